@@ -1,0 +1,13 @@
+"""A whole fleet on one machine, for the demo, the tests and the benchmarks: hosts, guests, brokers.
+
+Each hypervisor host is an unprivileged user with a libvirt session daemon of its own (docs: DESIGN.md, section 8).
+"""
+
+from cli.sandbox.broker import RedisServer
+from cli.sandbox.domain import DiskSpec, GuestSpec
+from cli.sandbox.errors import SandboxError
+from cli.sandbox.guest import Guest
+from cli.sandbox.host import Host
+from cli.sandbox.sandbox import Sandbox
+
+__all__ = ["DiskSpec", "Guest", "GuestSpec", "Host", "RedisServer", "Sandbox", "SandboxError"]
