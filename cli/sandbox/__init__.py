@@ -1,6 +1,6 @@
 """A whole fleet on one machine, for the demo, the tests and the benchmarks: hosts, guests, brokers.
 
-Each hypervisor host is an unprivileged user with a libvirt session daemon of its own (docs: DESIGN.md, section 8).
+Each hypervisor host is an unprivileged user with a libvirt session daemon of its own.
 """
 
 from cli.sandbox.broker import RedisServer

@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 
 from lxml import etree
 
-#: Silent, no waiting, no address randomisation and no CPU mitigations: emulated guests are up seconds earlier.
+#: Silent, no address randomisation, no CPU mitigations: emulated guests are up seconds earlier.
 _KERNEL_ARGUMENTS: Final = "console=ttyS0 quiet loglevel=0 panic=-1 nokaslr mitigations=off tsc=reliable"
 
 

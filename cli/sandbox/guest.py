@@ -1,6 +1,6 @@
 """A test guest on one host: started, watched through its serial port, removed.
 
-The guest counts aloud from memory only, so a counter that goes on after a restore proves that memory came back.
+The guest counts aloud from memory only: a counter that goes on after a restore proves that memory came back.
 """
 
 import re
@@ -65,7 +65,7 @@ class Guest:
         return self.host.virsh("domstate", self.name).strip()
 
     def counters(self) -> list[int]:
-        """Return all numbers the guest has printed, oldest first; a restart of the guest begins at 1 again."""
+        """Return all numbers the guest has printed, oldest first; a guest that boots again begins at 1."""
         return [int(number) for number in _COUNTER.findall(self.serial.read_bytes())]
 
     def counter(self) -> int:
@@ -78,8 +78,7 @@ class Guest:
 
     def memory_ok(self) -> bool:
         """Tell whether the guest has checked its memory at least once and never found it changed."""
-        checks = set(_CHECKS.findall(self.serial.read_bytes()))
-        return checks == {b"ok"}
+        return set(self._memory_checks()) == {b"ok"}
 
     def wait_counting(self, timeout: float = 60) -> int:
         """Wait until the guest prints numbers it had not printed before; return the newest.
@@ -127,6 +126,9 @@ class Guest:
             self.host.virsh("destroy", self.name)
         if self.name in self.host.domain_names():
             self.host.virsh("undefine", self.name, "--managed-save", "--snapshots-metadata", "--nvram")
+
+    def _memory_checks(self) -> list[bytes]:
+        return _CHECKS.findall(self.serial.read_bytes())
 
     def _wait(self, is_reached: Callable[[], bool], wanted: str, timeout: float) -> None:
         deadline = time.monotonic() + timeout

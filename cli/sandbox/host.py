@@ -94,7 +94,7 @@ class Host:
         return self.account.run(argv, input=input, timeout=timeout, check=check, cwd=cwd, env=env)
 
     def popen(self, argv: Sequence[str | Path], **options: object) -> subprocess.Popen[str]:
-        """Start a program as the host's user; it is ended with the sandbox at the latest; see Account.popen."""
+        """Start a program as the host's user; it ends with the sandbox at the latest; see Account.popen."""
         return self.account.popen(argv, **options)  # type: ignore[arg-type]
 
     def fleetsave(

@@ -36,7 +36,7 @@ class Entry:
 
 
 def pack_archive(entries: Iterable[Entry]) -> bytes:
-    """Return a cpio archive in the newc format; equal entries give equal bytes, whoever packs them and when."""
+    """Return a cpio archive in the newc format; equal entries give equal bytes, whoever packs them."""
     parts: list[bytes] = []
     for number, entry in enumerate([*entries, Entry(name=_TRAILER, mode=0)], start=1):
         name = entry.name.encode() + b"\0"
@@ -55,24 +55,16 @@ def build_initramfs(kernel: GuestKernel, *, busybox: Path = _BUSYBOX) -> bytes:
     """
     if not busybox.is_file():
         raise SandboxError(f"no {busybox}: install busybox-static, or run `make setup`")
-    shell = busybox.read_bytes()
-    if b"/ld-linux" in shell[:4096]:
+    if b"/ld-linux" in busybox.read_bytes()[:4096]:
         raise SandboxError(f"{busybox} needs shared libraries: install busybox-static, or run `make setup`")
     modules = kernel.resolve_modules(MODULES)
     return pack_archive(
         [
             *(Entry(name=name, mode=stat.S_IFDIR | 0o755) for name in _FOLDERS),
-            Entry(name="init", mode=stat.S_IFREG | 0o755, content=_INIT.read_bytes()),
-            Entry(name="bin/busybox", mode=stat.S_IFREG | 0o755, content=shell),
+            _file("init", 0o755, _INIT),
+            _file("bin/busybox", 0o755, busybox),
             Entry(name="bin/sh", mode=stat.S_IFLNK | 0o777, content=b"busybox"),
-            *(
-                Entry(
-                    name=f"modules/{place:02}-{file.name}",
-                    mode=stat.S_IFREG | 0o644,
-                    content=file.read_bytes(),
-                )
-                for place, file in enumerate(modules)
-            ),
+            *(_file(f"modules/{place:02}-{file.name}", 0o644, file) for place, file in enumerate(modules)),
         ],
     )
 
@@ -83,7 +75,7 @@ def write_initramfs(kernel: GuestKernel, cache: Path) -> Path:
     path = cache / f"initramfs-{hashlib.sha256(archive).hexdigest()[:16]}.cpio"
     if not path.is_file():
         cache.mkdir(parents=True, exist_ok=True)
-        # Two sandboxes may start at once: each writes its own file, and the last rename wins with equal bytes.
+        # Two sandboxes may start at once: each writes its own file, the last rename wins with equal bytes.
         descriptor, name = tempfile.mkstemp(dir=cache, prefix=path.name)
         with os.fdopen(descriptor, "wb") as file:
             file.write(archive)
@@ -92,6 +84,10 @@ def write_initramfs(kernel: GuestKernel, cache: Path) -> Path:
 
 
 _FOLDERS: Final = ("bin", "dev", "memory", "modules", "proc", "sys")
+
+
+def _file(name: str, permissions: int, source: Path) -> Entry:
+    return Entry(name=name, mode=stat.S_IFREG | permissions, content=source.read_bytes())
 
 
 def _pad(part: bytes) -> bytes:

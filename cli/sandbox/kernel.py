@@ -1,4 +1,4 @@
-"""The Linux kernel that test guests boot: Debian's cloud kernel, unpacked by `make setup`, never installed."""
+"""The Linux kernel that test guests boot: Debian's cloud kernel, unpacked by `make setup`, not installed."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """Who owns a sandbox, written into its folder's name, so that the leftovers of a killed owner can be told.
 
-The name is made by one mkdir(2), so there is never a sandbox without an owner; the users of a sandbox carry its
-token in their names, so they too can be found without a record.
+The name is made by one mkdir(2), so there is never a sandbox without an owner; the users of a sandbox carry
+its token in their names, so they too can be found without a record.
 """
 
 import contextlib
@@ -81,7 +81,7 @@ class Lease:
         return not is_alive(self.owner_pid, self.owner_start_ticks)
 
     def release(self) -> None:
-        """End all processes of the sandbox, delete its users and its folder; each step whatever the others did.
+        """End all processes of the sandbox, delete its users and its folder; no failed step stops the others.
 
         Raises:
             SandboxError: something is left; the text names it.
@@ -116,11 +116,9 @@ def sweep(parent: Path) -> list[Path]:
     swept: list[Path] = []
     failures: list[str] = []
     with _lock(parent):
-        leases = [
-            lease for folder in parent.glob(f"{PREFIX}-*") if (lease := Lease.parse(folder)) is not None
-        ]
-        for lease in leases:
-            if not lease.is_stale():
+        for folder in sorted(parent.glob(f"{PREFIX}-*")):
+            lease = Lease.parse(folder)
+            if lease is None or not lease.is_stale():
                 continue
             try:
                 lease.release()

@@ -26,16 +26,7 @@ for name in {_PACKAGES}:
 """
 #: Development tools are of no use to a host, and half of the bytes.
 _NOT_STAGED: Final = shutil.ignore_patterns(
-    "__pycache__",
-    "mypy",
-    "mypyc",
-    "pip",
-    "setuptools",
-    "hypothesis",
-    "ruff",
-    "*_editable_*",
-    "*.pth",
-    "*-stubs",
+    "__pycache__", "hypothesis", "mypy", "mypyc", "pip", "setuptools", "*-stubs", "*.pth"
 )
 
 
@@ -52,8 +43,8 @@ class Project:
 def open_project(account: Account, staging: Path) -> Project:
     """Return a way to run the project that works for the account: in place, else from a copy.
 
-    A checkout below a folder that only root may enter is not readable for others; then the packages and what they
-    depend on are copied.
+    A checkout below a folder that only root may enter is not readable for others; then the packages and what
+    they depend on are copied.
 
     Args:
         account: user to try it with.
@@ -89,22 +80,11 @@ def _find_obstacle(account: Account, project: Project) -> str:
 
 
 def _stage(staging: Path) -> None:
-    # The packages last: where they are installed in site-packages too, they are the same files.
-    shutil.copytree(
-        sysconfig.get_path("purelib"),
-        staging,
-        ignore=_NOT_STAGED,
-        copy_function=_copy_readable,
-        dirs_exist_ok=True,
-    )
-    for package in _PACKAGES:
-        shutil.copytree(
-            ROOT / package,
-            staging / package,
-            ignore=_NOT_STAGED,
-            copy_function=_copy_readable,
-            dirs_exist_ok=True,
-        )
+    # The packages last: a copy that is installed in site-packages too may be older.
+    places = [(Path(sysconfig.get_path("purelib")), staging)]
+    places += [(ROOT / package, staging / package) for package in _PACKAGES]
+    for source, target in places:
+        shutil.copytree(source, target, ignore=_NOT_STAGED, copy_function=_copy_readable, dirs_exist_ok=True)
     for folder, _, _ in os.walk(staging):
         Path(folder).chmod(0o755)
 

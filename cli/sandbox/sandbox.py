@@ -34,7 +34,7 @@ class Sandbox:
     Leftovers of sandboxes whose owners were killed are taken down first.
 
     Raises:
-        SandboxError: not root, the guest kernel is missing, or a part of the machine refused; nothing is left.
+        SandboxError: not root, no guest kernel, or a part of the machine refused; nothing is left behind.
     """
 
     #: Folder of everything that belongs to the sandbox.

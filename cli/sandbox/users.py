@@ -34,8 +34,10 @@ def add_user(name: str, home: Path) -> User:
         SandboxError: useradd refused; nothing is left behind.
     """
     _run_locked(
-        ["useradd", "--system", "--user-group", "--no-create-home", "--no-log-init"]
-        + ["--home-dir", str(home), "--shell", "/usr/sbin/nologin", name],
+        [
+            *("useradd", "--system", "--user-group", "--no-create-home", "--no-log-init"),
+            *("--home-dir", str(home), "--shell", "/usr/sbin/nologin", name),
+        ],
     )
     entry = pwd.getpwnam(name)
     return User(name=name, uid=entry.pw_uid, gid=entry.pw_gid)
