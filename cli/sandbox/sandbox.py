@@ -117,7 +117,7 @@ class Sandbox:
             self.hosts[name] = _open_host(name, account, boot, project)
 
     def _add_boot_files(self) -> BootFiles:
-        """Copy kernel and root file system to where every host can read them; make the folder for serial ports."""
+        """Copy kernel and root file system to where hosts can read them; make a folder for serial ports."""
         kernel = find_kernel(GUEST_CACHE)
         boot, serial = self.base / "boot", self.base / "serial"
         for folder, mode in ((boot, 0o755), (serial, 0o1777)):

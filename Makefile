@@ -1,0 +1,49 @@
+# Everything one does with a checkout. Each target does its own set-up; `make` alone lists them.
+
+BIN := .venv/bin
+# More arguments for pytest: make test ARGS="-k sandbox -x"
+ARGS :=
+
+.DEFAULT_GOAL := help
+# One after the other, whatever -j says: the tests have to come last, and they need the machine for themselves.
+.NOTPARALLEL:
+.PHONY: help setup demo test check lint types contracts lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## install what is missing: system packages, guest kernel, Python environment
+	@.ci/setup
+
+demo: setup ## save and restore guests on a fleet of this machine; it proves itself
+	@$(BIN)/fleetsave demo
+
+test: setup ## run all tests that CI runs
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: lint types contracts test ## run all that CI runs: lint, types, contracts, tests
+
+lint: setup ## check style, format and spelling
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/ruff format --quiet --check
+	@$(BIN)/codespell
+
+types: setup ## check the types
+	@$(BIN)/mypy
+
+contracts: setup ## check that packages import each other only as they may
+	@$(BIN)/lint-imports
+
+# The lock holds what the project needs, its dev group, and what builds it and libvirt-python. uv resolves for all
+# platforms at once; it runs in an environment of its own that is thrown away.
+lock: setup ## write requirements.lock anew, from pyproject.toml
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
+	$(BIN)/python -m venv "$$folder" && "$$folder/bin/pip" install --quiet uv && \
+	printf '%s\n' 'hatchling>=1.27' 'editables>=0.5' 'setuptools>=75' >"$$folder/build.in" && \
+	"$$folder/bin/uv" pip compile --quiet --python $(BIN)/python --universal --generate-hashes --no-annotate \
+		--no-header --group dev pyproject.toml "$$folder/build.in" --output-file "$$folder/lock" && \
+	{ echo '# Made by `make lock` from pyproject.toml: do not edit.'; cat "$$folder/lock"; } >requirements.lock
+
+clean: ## delete all that set-up and tools have made in the checkout
+	@rm -rf .venv .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
