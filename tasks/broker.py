@@ -1,0 +1,64 @@
+"""Connect to Redis and name what lies in it."""
+
+from __future__ import annotations
+
+from typing import Final
+from urllib.parse import parse_qs, urlsplit
+
+from redis import Redis
+
+_STREAM_PREFIX: Final = "events."
+_QUEUE_PREFIX: Final = "host."
+#: Seconds; a silent broker is noticed after so long.
+CONNECT_TIMEOUT_SECONDS: Final = 5.0
+SOCKET_TIMEOUT_SECONDS: Final = 10.0
+
+
+def queue_name(host: str) -> str:
+    """Return the name of the queue that the host's worker takes doorbells from."""
+    return _QUEUE_PREFIX + host
+
+
+def stream_name(host: str) -> str:
+    """Return the key of the stream that the host's worker appends events to."""
+    return _STREAM_PREFIX + host
+
+
+def open_redis(broker_url: str, *, client_name: str) -> Redis:
+    """Return a client of the broker; it connects at the first command, and the caller closes it."""
+    return Redis.from_url(
+        _plain_url(broker_url),
+        client_name=client_name,
+        socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,
+        socket_timeout=SOCKET_TIMEOUT_SECONDS,
+        socket_keepalive=True,
+        health_check_interval=10,
+        decode_responses=True,
+    )
+
+
+def find_reporting_hosts(redis: Redis) -> list[str]:
+    """Return the hosts that have an event stream."""
+    keys = redis.scan_iter(match=f"{_STREAM_PREFIX}*", count=1000, _type="STREAM")
+    return sorted(str(key).removeprefix(_STREAM_PREFIX) for key in keys)
+
+
+def redact_url(url: str) -> str:
+    """Return the URL without what a log must not show."""
+    parts = urlsplit(url)
+    if not parts.password:
+        return url
+    address = parts.hostname or ""
+    if parts.port:
+        address += f":{parts.port}"
+    return parts._replace(netloc=f"***@{address}").geturl()
+
+
+def _plain_url(url: str) -> str:
+    """Turn Celery's spelling of a Unix socket into the client's."""
+    parts = urlsplit(url)
+    if parts.scheme != "redis+socket":
+        return url
+    database = parse_qs(parts.query).get("virtual_host", ["0"])[0]
+    secret = f"{parts.netloc}@" if parts.netloc and "@" not in parts.netloc else parts.netloc
+    return f"unix://{secret}{parts.path}?db={database}"

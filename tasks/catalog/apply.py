@@ -1,0 +1,206 @@
+"""Apply what hosts say to the catalog, so that order, repetition and lateness change nothing in the end."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Final
+
+import structlog
+from sqlalchemy import delete
+from sqlalchemy.orm import Session
+
+from tasks.catalog import models
+from tasks.catalog.upsert import insert_missing
+from tasks.host_event import EventKind, HostEvent
+from tasks.states import FINAL, JobState, is_later
+
+_log: Final = structlog.get_logger(__name__)
+#: Columns of a host that its inventory fills, and of what type.
+_FACTS: Final[dict[str, type]] = {
+    "uri": str,
+    "worker_version": str,
+    "libvirt_version": str,
+    "qemu_version": str,
+    "store": str,
+    "store_free_bytes": int,
+    "store_used_bytes": int,
+    "libvirt_up": bool,
+}
+
+
+def apply_event(session: Session, host: str, event: HostEvent) -> bool:
+    """Bring the catalog up to one event; the caller's transaction makes it durable.
+
+    Args:
+        session: of `Catalog.write`.
+        host: whose stream the event was read from.
+        event: the event.
+
+    Returns:
+        Whether anything changed: not for an event that was seen before or is overtaken, that speaks of a
+        job nobody knows, or of another host's job (which a host may not do).
+    """
+    if event.host != host:
+        _log.warning("event refused", host=host, reason="it speaks for another host", claimed=event.host)
+        return False
+    if event.kind is EventKind.INVENTORY:
+        return _apply_inventory(session, event)
+    job = session.get(models.Job, event.job_id, with_for_update=True)
+    if job is None or job.host != host:
+        _log.warning("event refused", host=host, job_id=event.job_id, reason="no such job on this host")
+        return False
+    if event.kind is EventKind.PROGRESS:
+        return _apply_progress(job, event)
+    if not _remember(session, event):
+        return False
+    if event.kind is EventKind.STEP:
+        _apply_step(job, event)
+    elif event.kind is EventKind.STATE:
+        _apply_state(session, job, event)
+    return True
+
+
+def _remember(session: Session, event: HostEvent) -> bool:
+    """Keep the event; tell whether it is new."""
+    assert event.attempt is not None
+    return insert_missing(
+        session,
+        models.JobEvent,
+        job_id=event.job_id,
+        seq=event.seq,
+        attempt=event.attempt,
+        at=event.at,
+        kind=str(event.kind),
+        body=event.body,
+    )
+
+
+def _apply_progress(job: models.Job, event: HostEvent) -> bool:
+    """Take over the newest count of bytes."""
+    assert event.seq is not None
+    if event.seq <= job.progress_seq:
+        return False
+    job.progress_seq = event.seq
+    job.bytes_done, job.bytes_total = _integer(event.body.get("bytes")), _integer(event.body.get("total"))
+    return True
+
+
+def _apply_step(job: models.Job, event: HostEvent) -> None:
+    """Take over the newest step."""
+    assert event.seq is not None
+    if event.seq > job.step_seq:
+        job.step_seq = event.seq
+        job.step = str(event.body.get("step", ""))[:32]
+
+
+def _apply_state(session: Session, job: models.Job, event: HostEvent) -> None:
+    """Move the job and its attempt forward; an overtaken state leaves only its time."""
+    assert event.attempt is not None
+    state = JobState(event.body["state"])
+    reason = _text(event.body.get("reason"))
+    insert_missing(
+        session,
+        models.Attempt,
+        job_id=job.id,
+        number=event.attempt,
+        host=job.host,
+        state=str(JobState.QUEUED),
+    )
+    attempt = session.get(models.Attempt, (job.id, event.attempt))
+    assert attempt is not None
+    if state is JobState.RUNNING:
+        attempt.started_at = job.started_at = event.at
+    if is_later(JobState(attempt.state), state):
+        attempt.state = str(state)
+        if state in FINAL:
+            attempt.finished_at, attempt.reason = event.at, reason
+    if not is_later(JobState(job.state), state):
+        return
+    job.state, job.attempt = str(state), event.attempt
+    if state in FINAL:
+        job.finished_at, job.reason = event.at, reason
+        job.result, job.error = _object(event.body.get("result")), _object(event.body.get("error"))
+    if state is JobState.SUCCEEDED and job.result is not None:
+        _apply_result(session, job, job.result, event.at)
+
+
+def _apply_result(session: Session, job: models.Job, result: dict[str, Any], at: datetime) -> None:
+    """Learn from a success which domain it was and which restore point it made."""
+    job.domain_name = _text(result.get("domain")) or job.domain_name
+    job.domain_uuid = _text(result.get("domain_uuid")) or job.domain_uuid
+    path, size = _text(result.get("path")), _integer(result.get("bytes"))
+    if job.op != "save" or path is None or size is None:
+        return
+    checksum = _object(result.get("checksum")) or {}
+    insert_missing(
+        session,
+        models.RestorePoint,
+        host=job.host,
+        path=path,
+        job_id=job.id,
+        domain_name=job.domain_name,
+        domain_uuid=job.domain_uuid,
+        manifest_path=_text(result.get("manifest_path")),
+        size_bytes=size,
+        checksum_algorithm=_text(checksum.get("algorithm")),
+        checksum_value=_text(checksum.get("value")),
+        taken_at=_moment(result.get("taken_at")) or at,
+    )
+
+
+def _apply_inventory(session: Session, event: HostEvent) -> bool:
+    """Take over a host's facts and domains, unless a later inventory was applied before."""
+    insert_missing(session, models.Host, name=event.host)
+    host = session.get(models.Host, event.host, with_for_update=True)
+    assert host is not None
+    facts = _object(event.body.get("facts")) or {}
+    is_newer = host.seen_at is None or event.at > host.seen_at
+    if is_newer:
+        host.seen_at = event.at
+        for key, kind in _FACTS.items():
+            value = facts.get(key)
+            setattr(host, key, value if type(value) is kind else None)
+    domains = event.body.get("domains")
+    if domains is None or (host.domains_at is not None and event.at <= host.domains_at):
+        return is_newer
+    host.domains_at = event.at
+    session.execute(delete(models.Domain).where(models.Domain.host == event.host))
+    for domain in {str(entry["uuid"]): entry for entry in domains}.values():
+        session.add(
+            models.Domain(
+                host=event.host,
+                uuid=str(domain["uuid"]),
+                name=str(domain["name"]),
+                state=str(domain["state"]),
+                memory_bytes=int(domain["memory_bytes"]),
+                persistent=bool(domain["persistent"]),
+                has_managed_save=bool(domain["has_managed_save"]),
+                tags=[str(tag) for tag in domain["tags"]],
+                seen_at=event.at,
+            )
+        )
+    session.flush()
+    return True
+
+
+def _integer(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _object(value: object) -> dict[str, Any] | None:
+    return value if isinstance(value, dict) else None
+
+
+def _moment(value: object) -> datetime | None:
+    """Return the aware moment that the text means, if it means one."""
+    if not isinstance(value, str):
+        return None
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        return None
+    return moment if moment.tzinfo is not None else None

@@ -1,0 +1,1 @@
+"""Change the catalog's tables from version to version, with Alembic."""

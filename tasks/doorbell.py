@@ -1,0 +1,85 @@
+"""Ring at hosts: put the word that a job waits into their queues."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final, cast
+
+from celery import Celery
+from kombu import Queue
+from kombu.exceptions import KombuError, OperationalError
+from redis.exceptions import RedisError
+
+from tasks.app import RUN_TASK
+from tasks.broker import queue_name
+from tasks.catalog import Catalog, JobView, models
+from tasks.envelope import Envelope, new_nonce
+from tasks.errors import BrokerError
+from tasks.states import JobState
+
+#: How long a doorbell is good; a row that still waits after that is rung for again, with a new envelope.
+DOORBELL_LIFETIME: Final = timedelta(hours=24)
+
+
+def ring_doorbells(catalog: Catalog, app: Celery, jobs: Sequence[JobView], *, now: datetime) -> None:
+    """Send one doorbell for each job that is queued; ringing twice for one is harmless.
+
+    Args:
+        catalog: where it is noted that they were rung.
+        app: of `tasks.app.make_app`.
+        jobs: any; those that are no longer queued are passed over.
+        now: aware; from here the doorbell's lifetime counts.
+
+    Raises:
+        BrokerError: Redis did not take them all; `job_ids` are those still to be rung for.
+    """
+    waiting = [job for job in jobs if job.state is JobState.QUEUED]
+    rung: list[str] = []
+    try:
+        with app.producer_or_acquire() as producer:
+            for job in waiting:
+                queue = Queue(queue_name(job.host), routing_key=queue_name(job.host))
+                kwargs = {"envelope": _envelope(job, now).to_bytes().decode(), "signature": None}
+                app.send_task(
+                    RUN_TASK, kwargs=kwargs, task_id=job.job_id, queue=cast("Any", queue), producer=producer
+                )
+                rung.append(job.job_id)
+    except (OperationalError, KombuError, RedisError, OSError) as error:
+        left = [job.job_id for job in waiting[len(rung) :]]
+        raise BrokerError(
+            "broker",
+            str(error) or type(error).__name__,
+            "a Redis that answers",
+            "start Redis, then ring again: the rows are in the catalog",
+            job_ids=left,
+        ) from error
+    finally:
+        _note_rung(catalog, rung, now)
+
+
+def _envelope(job: JobView, now: datetime) -> Envelope:
+    """Return a new envelope for a job."""
+    issued_at = now.replace(microsecond=0)
+    return Envelope(
+        job_id=job.job_id,
+        attempt=job.attempt,
+        op=job.op,
+        host=job.host,
+        domain=job.domain,
+        params=job.params,
+        issued_at=issued_at,
+        expires_at=issued_at + DOORBELL_LIFETIME,
+        nonce=new_nonce(),
+    )
+
+
+def _note_rung(catalog: Catalog, job_ids: Sequence[str], now: datetime) -> None:
+    """Write down for whom the bell was rung."""
+    if not job_ids:
+        return
+    with catalog.write() as session:
+        for job_id in job_ids:
+            job = session.get(models.Job, job_id)
+            if job is not None:
+                job.rung_at = now
