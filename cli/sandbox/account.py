@@ -20,8 +20,8 @@ class Account:
     user: User
     #: Folder of the user, 0700, with `home`, `run`, `cfg`, `logs` and `store` in it.
     folder: Path
-    #: Where the user finds the Python packages of the project.
-    import_path: tuple[Path, ...]
+    #: Where the user finds the Python packages of the project; None if it runs none of them.
+    import_path: Path | None
     #: Programs started with popen and not collected yet.
     started: list[subprocess.Popen[str]] = field(default_factory=list, repr=False)
 
@@ -64,7 +64,7 @@ class Account:
             "XDG_CONFIG_HOME": str(self.config_dir),
             "XDG_CACHE_HOME": str(self.home / ".cache"),
             "XDG_DATA_HOME": str(self.home / ".local"),
-            "PYTHONPATH": os.pathsep.join(map(str, self.import_path)),
+            "PYTHONPATH": str(self.import_path or ""),
             # The packages belong to root: without this each start would try to write beside them in vain.
             "PYTHONDONTWRITEBYTECODE": "1",
         }

@@ -69,9 +69,13 @@ def build_initramfs(kernel: GuestKernel, *, busybox: Path = _BUSYBOX) -> bytes:
     )
 
 
-def write_initramfs(kernel: GuestKernel, cache: Path) -> Path:
-    """Return the path of an up-to-date archive in the cache folder; build it if its content has changed."""
-    archive = build_initramfs(kernel)
+def write_initramfs(kernel: GuestKernel, cache: Path, *, busybox: Path = _BUSYBOX) -> Path:
+    """Return the path of an up-to-date archive in the cache folder; write it if its content has changed.
+
+    Raises:
+        SandboxError: busybox is missing or needs shared libraries.
+    """
+    archive = build_initramfs(kernel, busybox=busybox)
     path = cache / f"initramfs-{hashlib.sha256(archive).hexdigest()[:16]}.cpio"
     if not path.is_file():
         cache.mkdir(parents=True, exist_ok=True)

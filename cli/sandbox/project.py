@@ -18,11 +18,15 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 GUEST_CACHE: Final = ROOT / ".cache" / "guest"
 
 _PACKAGES: Final = ("engine", "tasks", "scheduler", "cli")
-#: Reads each package and loads a compiled dependency; runs no code of the project, which may be half written.
+#: Reads each package where the argument says and loads compiled dependencies; runs no code of the project, so
+#: that a mistake in it is not taken for a lack of permissions.
 _PROBE: Final = f"""
-import importlib.util, libvirt, lxml.etree
+import importlib.util, pathlib, sys
+import libvirt, lxml.etree
 for name in {_PACKAGES}:
-    open(importlib.util.find_spec(name).origin).close()
+    origin = pathlib.Path(importlib.util.find_spec(name).origin)
+    origin.read_bytes()
+    assert origin.parent == pathlib.Path(sys.argv[1], name), f"found {{origin}}"
 """
 #: Development tools are of no use to a host, and half of the bytes.
 _NOT_STAGED: Final = shutil.ignore_patterns(
@@ -36,8 +40,8 @@ class Project:
 
     #: Interpreter and its options.
     python: list[str]
-    #: Folders for PYTHONPATH.
-    import_path: tuple[Path, ...]
+    #: Folder of the packages, for PYTHONPATH.
+    root: Path
 
 
 def open_project(account: Account, staging: Path) -> Project:
@@ -54,12 +58,12 @@ def open_project(account: Account, staging: Path) -> Project:
         SandboxError: the user can run no fitting interpreter.
     """
     system = f"/usr/bin/python{sys.version_info.major}.{sys.version_info.minor}"
-    in_place = Project(python=[sys.executable], import_path=(ROOT,))
+    in_place = Project(python=[sys.executable], root=ROOT)
     if not _find_obstacle(account, in_place):
         return in_place
     _stage(staging)
     for python in (sys.executable, os.path.realpath(sys.executable), system):
-        project = Project(python=[python], import_path=(staging,))
+        project = Project(python=[python], root=staging)
         obstacle = _find_obstacle(account, project)
         if not obstacle:
             return project
@@ -71,9 +75,9 @@ def open_project(account: Account, staging: Path) -> Project:
 
 def _find_obstacle(account: Account, project: Project) -> str:
     """Return why the account cannot run the project that way, "" if it can."""
-    candidate = replace(account, import_path=project.import_path)
+    candidate = replace(account, import_path=project.root)
     try:
-        done = candidate.run([*project.python, "-c", _PROBE], check=False)
+        done = candidate.run([*project.python, "-c", _PROBE, project.root], check=False)
     except (OSError, subprocess.SubprocessError) as error:
         return str(error)  # The user cannot execute the interpreter at all.
     return f"exit code {done.returncode}: {done.stderr.strip()}" if done.returncode else ""

@@ -134,14 +134,14 @@ class Sandbox:
         assert self._lease is not None, "the sandbox is closed"
         folder = self.base / name
         user: User = add_user(f"{self._lease.user_prefix}{name}", folder / "home")
-        account = Account(user=user, folder=folder, import_path=())
+        account = Account(user=user, folder=folder, import_path=None)
         account.make_folders()
         self._accounts.append(account)
         return account
 
 
 def _open_host(name: str, account: Account, boot: BootFiles, project: Project) -> Host:
-    account = replace(account, import_path=project.import_path)
+    account = replace(account, import_path=project.root)
     host = Host(name=name, account=account, boot=boot, python=project.python)
     host.configure()
     return host
