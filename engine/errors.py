@@ -130,17 +130,8 @@ class BypassError(EngineError):
     exit_code = 22
     default_libvirt_code = 9
 
-    def __init__(
-        self,
-        where: str,
-        found: str,
-        wanted: str = "",
-        hint: str = "",
-        libvirt_code: int | None = None,
-        reason: str = "unsupported_filesystem",
-    ) -> None:
-        super().__init__(where, found, wanted, hint, libvirt_code)
-        self.args = (where, found, wanted, hint, libvirt_code, reason)
+    def __init__(self, *texts: Any, reason: str = "unsupported_filesystem") -> None:
+        super().__init__(*texts)
         self.reason = reason
 
     def to_dict(self) -> dict[str, Any]:
@@ -219,3 +210,7 @@ class CancelledError(EngineError):
 
     exit_code = 130
     default_libvirt_code = 78
+
+
+class UndecidedError(TryAgainError):
+    """Nobody can tell yet whether the guest went or stayed; its image is kept, whole, in staging."""

@@ -1,0 +1,1 @@
+"""Read, compare and edit domain XML: text in, values out, no I/O."""

@@ -1,0 +1,1 @@
+"""Speak with a hypervisor: one port, several drivers."""

@@ -1,0 +1,222 @@
+"""Offer the engine's operations to Python: libvirt's calls, with proof."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from engine.cancel import CancelToken
+from engine.domxml.document import parse_domain_xml
+from engine.errors import InvalidArgumentError, ReadOnlyError
+from engine.flags import BypassPolicy, SaveFlags, StartFlags
+from engine.hypervisor.connect import connect
+from engine.managed import managed_save, start
+from engine.observer import Observer, SilentObserver
+from engine.operation import Operation
+from engine.outcome import Outcome
+from engine.restore import restore
+from engine.save import save
+
+#: Namespace of the tags that a domain's metadata may carry.
+TAGS_NAMESPACE: Final = "urn:fleetsave:1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DomainSummary:
+    """What a fleet needs to know of a domain."""
+
+    name: str
+    uuid: str
+    #: libvirt's word: "running", "paused", "shut off", ...
+    state: str
+    #: Most memory the guest can have, bytes.
+    memory_bytes: int
+    persistent: bool
+    has_managed_save: bool
+    tags: tuple[str, ...]
+
+
+class Engine:
+    """Operations on the domains of one hypervisor; one connection, one operation at a time.
+
+    Args:
+        uri: libvirt connection URI.
+        runtime_dir: 0700 directory for pipes and locks; made when missing.
+        host: name of this host in manifests and outcomes.
+        store: directory that holds restore points.
+        allowed_roots: directories that images may be in; None = anywhere.
+        managed_save_dir: where libvirt keeps managed save images, so that they can be measured.
+        read_only: refuse every change.
+        observer: told of steps and progress.
+        cancel: stops the operation that runs.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        *,
+        runtime_dir: Path | str,
+        host: str = "localhost",
+        store: Path | str | None = None,
+        allowed_roots: Sequence[str] | None = None,
+        managed_save_dir: Path | str | None = None,
+        read_only: bool = False,
+        observer: Observer | None = None,
+        cancel: CancelToken | None = None,
+    ) -> None:
+        self._read_only = read_only
+        self._runtime_dir = Path(runtime_dir).absolute()
+        self._host = host
+        self._store = None if store is None else Path(store).absolute()
+        self._allowed_roots = None if allowed_roots is None else tuple(allowed_roots)
+        self._managed_save_dir = None if managed_save_dir is None else Path(managed_save_dir).absolute()
+        self._observer = observer or SilentObserver()
+        self._cancel = cancel or CancelToken()
+        self._hypervisor = connect(uri, read_only=read_only)
+
+    def save(
+        self,
+        domain: str,
+        to: Path | str | None = None,
+        dxml: str | None = None,
+        flags: int = 0,
+        *,
+        bypass_cache: BypassPolicy | str = BypassPolicy.REQUIRE,
+        job_id: str | None = None,
+    ) -> Outcome:
+        """Save a domain into a file, or into a new restore point of the store (virDomainSaveFlags)."""
+        given = SaveFlags(flags)
+        policy = _policy(bypass_cache, is_required=SaveFlags.BYPASS_CACHE in given)
+        target = None if to is None else self._absolute(to, "to")
+        return save(
+            self._operation("virDomainSaveFlags", job_id),
+            domain,
+            target,
+            dxml=dxml,
+            flags=given,
+            policy=policy,
+        )
+
+    def restore(
+        self,
+        path: Path | str,
+        dxml: str | None = None,
+        flags: int = 0,
+        *,
+        bypass_cache: BypassPolicy | str = BypassPolicy.REQUIRE,
+        job_id: str | None = None,
+    ) -> Outcome:
+        """Start a guest from an image or a restore point (virDomainRestoreFlags)."""
+        given = SaveFlags(flags)
+        policy = _policy(bypass_cache, is_required=SaveFlags.BYPASS_CACHE in given)
+        source = self._absolute(path, "from")
+        return restore(
+            self._operation("virDomainRestoreFlags", job_id), source, dxml=dxml, flags=given, policy=policy
+        )
+
+    def managed_save(
+        self,
+        domain: str,
+        flags: int = 0,
+        *,
+        bypass_cache: BypassPolicy | str = BypassPolicy.REQUIRE,
+        job_id: str | None = None,
+    ) -> Outcome:
+        """Let libvirt keep the guest's image until the next start (virDomainManagedSave)."""
+        given = SaveFlags(flags)
+        policy = _policy(bypass_cache, is_required=SaveFlags.BYPASS_CACHE in given)
+        return managed_save(
+            self._operation("virDomainManagedSave", job_id), domain, flags=given, policy=policy
+        )
+
+    def start(
+        self,
+        domain: str,
+        flags: int = 0,
+        *,
+        bypass_cache: BypassPolicy | str = BypassPolicy.REQUIRE,
+        job_id: str | None = None,
+    ) -> Outcome:
+        """Start a domain, from its managed save image where it has one (virDomainCreateWithFlags)."""
+        given = StartFlags(flags)
+        policy = _policy(bypass_cache, is_required=StartFlags.BYPASS_CACHE in given)
+        return start(self._operation("virDomainCreateWithFlags", job_id), domain, flags=given, policy=policy)
+
+    def close(self) -> None:
+        """End the connection."""
+        self._hypervisor.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _operation(self, call: str, job_id: str | None) -> Operation:
+        if self._read_only:
+            raise ReadOnlyError(
+                call, "operation forbidden: the engine is read-only", "", "open it without read_only"
+            )
+        return Operation(
+            job_id=job_id or uuid.uuid4().hex,
+            host=self._host,
+            hypervisor=self._hypervisor,
+            runtime_dir=self._runtime_dir,
+            observer=self._observer,
+            cancel=self._cancel,
+            store=self._store,
+            allowed_roots=self._allowed_roots,
+            managed_save_dir=self._managed_save_dir,
+        )
+
+    @staticmethod
+    def _absolute(path: Path | str, name: str) -> Path:
+        """Return the path by this process's working directory, as libvirt's client does."""
+        if not str(path) or "\0" in str(path):
+            raise InvalidArgumentError(name, "must not be empty", "a path")
+        return Path(path).absolute()
+
+
+def _policy(given: BypassPolicy | str, *, is_required: bool) -> BypassPolicy:
+    policy = BypassPolicy(given)
+    if is_required and policy is BypassPolicy.OFF:
+        raise InvalidArgumentError("bypass_cache", "off, yet the flag BYPASS_CACHE is set", "one of the two")
+    return BypassPolicy.REQUIRE if is_required else policy
+
+
+def list_domains(uri: str) -> list[DomainSummary]:
+    """Return every domain of a hypervisor, sorted by name, with its tags.
+
+    Raises:
+        HypervisorUnreachableError: nobody answers at the URI.
+    """
+    hypervisor = connect(uri)
+    try:
+        return [
+            DomainSummary(
+                name=domain.name,
+                uuid=domain.uuid,
+                state=domain.state,
+                memory_bytes=domain.memory_bytes,
+                persistent=domain.is_persistent,
+                has_managed_save=domain.has_managed_save,
+                tags=_tags(hypervisor.domain_xml(domain.uuid)),
+            )
+            for domain in hypervisor.list_domains()
+        ]
+    finally:
+        hypervisor.close()
+
+
+def _tags(xml: str) -> tuple[str, ...]:
+    """Return the words of the domain's <fleetsave:tags> metadata."""
+    root = parse_domain_xml(xml, where="domain XML")
+    found = root.findtext(f"metadata/{{{TAGS_NAMESPACE}}}tags") or ""
+    return tuple(word for word in re.split(r"[\s,]+", found) if word)

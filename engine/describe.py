@@ -1,0 +1,118 @@
+"""Put what an operation did into a manifest and an outcome."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+from engine.directio.target import DirectFile
+from engine.domxml.changes import Change
+from engine.domxml.document import parse_domain_xml
+from engine.flags import BypassFailure, BypassPolicy
+from engine.image.head import ImageHead
+from engine.image.manifest import Checksum, Manifest
+from engine.operation import Operation
+from engine.outcome import BypassReport, Outcome
+from engine.preflight import SavePlan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transfer:
+    """What one stream moved."""
+
+    file: DirectFile
+    #: Bytes of the image.
+    size: int
+    checksum: Checksum
+    #: The image's first block once it is complete; empty for a restore.
+    final_block: bytes
+    #: Seconds from the first byte to the end of the sync.
+    seconds: float
+    #: Bytes of the image in the page cache afterwards.
+    resident_bytes: int = 0
+
+    def bypass_report(self) -> BypassReport:
+        """Return what became of the page cache."""
+        return BypassReport(
+            policy=self.file.policy,
+            direct=self.file.is_direct and self.resident_bytes == 0,
+            direct_bytes=self.size if self.file.is_direct else 0,
+            buffered_bytes=0 if self.file.is_direct else self.size,
+            resident_bytes=self.resident_bytes,
+            failures=tuple(self.file.failures),
+        )
+
+    def throughput(self) -> float:
+        """Return bytes per second."""
+        return self.size / max(self.seconds, 1e-9)
+
+
+def describe_save(
+    operation: Operation, plan: SavePlan, transfer: Transfer, head: ImageHead, paused_seconds: float
+) -> Manifest:
+    """Return the manifest of a save whose image is whole."""
+    root = parse_domain_xml(head.domain_xml, where=plan.domain.name)
+    os_type = root.find("os/type")
+    return Manifest(
+        job_id=operation.job_id,
+        op="save",
+        domain=plan.domain.name,
+        domain_uuid=plan.domain.uuid,
+        host=operation.host,
+        taken_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        fleetsave_version=version("fleetsave"),
+        libvirt_version=plan.versions.libvirt,
+        hypervisor_version=plan.versions.hypervisor,
+        machine="" if os_type is None else os_type.get("machine", ""),
+        cpu_model=(root.findtext("cpu/model") or "").strip(),
+        was_running=head.header.was_running,
+        image_bytes=transfer.size,
+        checksum=transfer.checksum,
+        guest_paused_seconds=paused_seconds,
+        duration_seconds=operation.seconds(),
+        throughput_bytes_per_second=transfer.throughput(),
+        data_path="stream",
+        bypass_cache=_plain(asdict(transfer.bypass_report())),
+        dxml_changes=[asdict(change) for change in plan.dxml_changes],
+        simulated=operation.hypervisor.is_simulated,
+    )
+
+
+def describe_outcome(operation: Operation, manifest: Manifest, path: str) -> Outcome:
+    """Return the outcome of a save from its manifest."""
+    bypass = dict(manifest.bypass_cache)
+    bypass["policy"] = BypassPolicy(bypass["policy"])
+    bypass["failures"] = tuple(BypassFailure(reason) for reason in bypass["failures"])
+    return Outcome(
+        op=manifest.op,
+        job_id=manifest.job_id,
+        domain=manifest.domain,
+        domain_uuid=manifest.domain_uuid,
+        host=operation.host,
+        path=path,
+        bytes=manifest.image_bytes,
+        duration_seconds=operation.seconds(),
+        guest_paused_seconds=manifest.guest_paused_seconds,
+        throughput_bytes_per_second=manifest.throughput_bytes_per_second,
+        was_running=manifest.was_running,
+        bypass_cache=BypassReport(**bypass),
+        checksum=manifest.checksum,
+        data_path=manifest.data_path,
+        simulated=manifest.simulated,
+        dxml_changes=tuple(Change(**change) for change in manifest.dxml_changes),
+        state="saved",
+    )
+
+
+def _plain(document: dict[str, Any]) -> dict[str, Any]:
+    """Return the same values with enumerations as text and tuples as lists, as JSON will have them."""
+    return {
+        key: [str(item) for item in value]
+        if isinstance(value, tuple)
+        else str(value)
+        if isinstance(value, str)
+        else value
+        for key, value in document.items()
+    }

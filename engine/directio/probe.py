@@ -1,0 +1,46 @@
+"""Find out, before a guest is touched, what a directory can take."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from engine.directio.buffers import BufferRing
+from engine.directio.target import open_direct, storage_error
+from engine.flags import BypassPolicy
+
+
+def probe_direct_io(directory: Path, policy: BypassPolicy) -> None:
+    """Write one block past the page cache into a file that goes away at once.
+
+    Raises:
+        BypassError: `require`, and it did not work or left the block in the cache.
+        StorageError, NoSpaceError: nothing can be written there.
+    """
+    path = directory / f".fleetsave-probe-{secrets.token_hex(8)}"
+    try:
+        file = open_direct(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, policy)
+        try:
+            block = BufferRing(count=1, size=file.block_size).take()
+            assert block is not None
+            file.write_at(block, 0)
+            file.sync()
+            file.check_bypassed()
+        finally:
+            file.close()
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def free_bytes(directory: Path) -> int:
+    """Return the bytes an ordinary process may still write below the directory.
+
+    Raises:
+        StorageError: the directory cannot be looked at.
+    """
+    try:
+        found = os.statvfs(directory)
+    except OSError as error:
+        raise storage_error(str(directory), error, "asking for free space") from error
+    return found.f_bavail * found.f_frsize

@@ -1,0 +1,91 @@
+"""Parse domain XML from anywhere without trusting it.
+
+Source: https://libvirt.org/formatdomain.html
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+from lxml import etree
+
+from engine.errors import AbiError, DomainXmlError
+
+#: Bytes; the largest domain XML seen in the field is below 1 MiB.
+XML_SIZE_MAX: Final = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """What names a domain inside its XML."""
+
+    name: str
+    #: None where the XML leaves it to libvirt.
+    uuid: UUID | None
+
+
+def parse_domain_xml(text: str, *, where: str) -> etree._Element:
+    """Return the <domain> element of the text.
+
+    Args:
+        text: domain XML, at most XML_SIZE_MAX bytes; no DTD, no entities of its own.
+        where: file or option that the text came from, named in errors.
+
+    Raises:
+        DomainXmlError: not well-formed, too large, with a DTD, or another root element.
+    """
+    if len(text) > XML_SIZE_MAX:
+        raise DomainXmlError(where, f"{len(text)} characters of XML", f"at most {XML_SIZE_MAX}")
+    parser = etree.XMLParser(
+        resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False, remove_blank_text=False
+    )
+    try:
+        root = etree.fromstring(text.encode(), parser)
+    except (etree.XMLSyntaxError, ValueError) as error:
+        raise DomainXmlError(
+            where, f"no well-formed XML: {error}", "a <domain> document", "virsh dumpxml shows one"
+        ) from error
+    if root.getroottree().docinfo.doctype:
+        raise DomainXmlError(where, "XML with a DTD", "none", "remove the <!DOCTYPE> line")
+    if root.tag != "domain":
+        raise DomainXmlError(where, f"root element <{root.tag!s}>", "<domain>", "virsh dumpxml shows one")
+    return root
+
+
+def identity_of(root: etree._Element, *, where: str) -> Identity:
+    """Return name and UUID of a <domain> element.
+
+    Raises:
+        DomainXmlError: no name, or a UUID that is none.
+    """
+    name = (root.findtext("name") or "").strip()
+    if not name:
+        raise DomainXmlError(where, "domain XML without a <name>", "one <name>")
+    text = (root.findtext("uuid") or "").strip()
+    try:
+        return Identity(name=name, uuid=UUID(text) if text else None)
+    except ValueError as error:
+        raise DomainXmlError(where, f"uuid {text!r}", "a UUID") from error
+
+
+def check_same_domain(saved_xml: str, new_xml: str, *, where: str) -> None:
+    """Refuse a dxml that belongs to another domain than the image.
+
+    Raises:
+        DomainXmlError: one of the two is no domain XML.
+        AbiError: name or UUID differ.
+    """
+    saved = identity_of(
+        parse_domain_xml(saved_xml, where="domain XML of the guest"), where="domain XML of the guest"
+    )
+    new = identity_of(parse_domain_xml(new_xml, where=where), where=where)
+    if new.uuid is not None and new.uuid != saved.uuid:
+        raise AbiError(
+            where, f"/domain/uuid is {new.uuid}", str(saved.uuid), "dxml may change host-specific parts only"
+        )
+    if new.name != saved.name:
+        raise AbiError(
+            where, f"/domain/name is {new.name!r}", repr(saved.name), "dxml may not rename a domain"
+        )

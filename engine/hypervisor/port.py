@@ -1,0 +1,96 @@
+"""Say what the engine wants of a hypervisor, in values of its own.
+
+Every driver passes the same contract tests. Calls block until the hypervisor has
+answered; errors are the engine's, never the driver's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Domain:
+    """A domain as the hypervisor describes it now."""
+
+    name: str
+    uuid: str
+    #: Number of this run of the domain; another one after each start; -1 while it is shut off.
+    run_id: int
+    #: libvirt's word: "running", "paused", "shut off", ...
+    state: str
+    is_persistent: bool
+    #: Most memory the guest can have, bytes.
+    memory_bytes: int
+    #: Memory the hypervisor process holds now, bytes; 0 where unknown.
+    resident_memory_bytes: int
+    has_managed_save: bool
+    #: Another job runs on it ("" where none does).
+    running_job: str
+
+    @property
+    def is_active(self) -> bool:
+        """True while there is a guest that could be lost."""
+        return self.run_id >= 0
+
+    @property
+    def is_running(self) -> bool:
+        """True while the guest's CPUs run."""
+        return self.state == "running"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Versions:
+    """What runs on this host."""
+
+    libvirt: str
+    hypervisor: str
+
+
+class Hypervisor(Protocol):
+    """One connection."""
+
+    #: True where nothing real happens.
+    is_simulated: bool
+    #: "qemu", "test", ...: what the URI's driver calls itself.
+    driver: str
+
+    def versions(self) -> Versions:
+        """Return the versions in use."""
+
+    def list_domains(self) -> list[Domain]:
+        """Return every domain, running or not, sorted by name."""
+
+    def find_domain(self, name_or_uuid: str) -> Domain:
+        """Return one domain; NoDomainError where there is none."""
+
+    def domain_xml(self, uuid: str, *, migratable: bool = False) -> str:
+        """Return the live domain XML, secrets included where it is the migratable one."""
+
+    def save(self, uuid: str, path: str, dxml: str | None, flags: int) -> None:
+        """Stop the guest and write it to path (virDomainSaveFlags)."""
+
+    def restore(self, path: str, dxml: str | None, flags: int) -> None:
+        """Start a guest from path (virDomainRestoreFlags)."""
+
+    def managed_save(self, uuid: str, flags: int) -> None:
+        """Stop the guest and write it where the hypervisor keeps such images (virDomainManagedSave)."""
+
+    def start(self, uuid: str, flags: int) -> None:
+        """Start a domain, from its managed save image where it has one (virDomainCreateWithFlags)."""
+
+    def resume(self, uuid: str) -> None:
+        """Let the guest's CPUs run (virDomainResume)."""
+
+    def abort_job(self, uuid: str) -> None:
+        """Stop the job that runs on the domain (virDomainAbortJob)."""
+
+    def pauses(self, uuid: str) -> list[tuple[float, str]]:
+        """Return what the guest's CPUs did, oldest first.
+
+        Pairs of time.monotonic() and "paused", "resumed", "started" or "stopped".
+        """
+
+    def close(self) -> None:
+        """End the connection."""

@@ -1,0 +1,190 @@
+"""Restore one guest from a save image: read past the page cache, proven before the guest runs."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from engine.describe import Transfer
+from engine.directio.buffers import BufferRing
+from engine.directio.reader import read_stream
+from engine.domxml.changes import Change, list_changes
+from engine.domxml.document import check_same_domain, identity_of, parse_domain_xml
+from engine.errors import DomainXmlError, EngineError
+from engine.flags import BypassPolicy, SaveFlags
+from engine.hypervisor.call import HypervisorCall
+from engine.hypervisor.stream import RestoreStream
+from engine.operation import Operation
+from engine.outcome import Outcome
+from engine.preflight import check_flags, check_restorable
+from engine.steps import Step
+from engine.store.images import OpenImage, open_image
+from engine.store.places import check_allowed, find_image
+from engine.store.workspace import lock_domain, open_workspace
+
+
+def restore(
+    operation: Operation,
+    path: Path,
+    *,
+    dxml: str | None = None,
+    flags: SaveFlags = SaveFlags.NONE,
+    policy: BypassPolicy = BypassPolicy.REQUIRE,
+) -> Outcome:
+    """Start a guest from a save image or a restore point, ours or one that virsh made.
+
+    Where a manifest lies beside the image, every byte is checked before QEMU gets the
+    last ones: a damaged image never runs. The image itself is only read.
+
+    Raises:
+        EngineError: no guest was started, and the image is untouched.
+    """
+    check_flags(flags)
+    check_allowed(path, operation.allowed_roots)
+    image = open_image(find_image(path), policy)
+    try:
+        work = _Restore(operation, image, dxml, flags)
+        operation.reach(Step.PREFLIGHT)
+        with (
+            lock_domain(operation.runtime_dir, work.uuid, work.name),
+            open_workspace(operation.runtime_dir, operation.job_id) as workspace,
+        ):
+            return work.run(workspace, path)
+    finally:
+        image.file.close()
+
+
+class _Restore:
+    """One restore; making it is the preflight."""
+
+    def __init__(self, operation: Operation, image: OpenImage, dxml: str | None, flags: SaveFlags) -> None:
+        self._operation = operation
+        self._image = image
+        self._dxml = dxml
+        self._flags = flags
+        where = str(image.file.path)
+        identity = identity_of(parse_domain_xml(image.head.domain_xml, where=where), where=where)
+        if identity.uuid is None:
+            raise DomainXmlError(where, "domain XML without a <uuid>", "one, as in every image libvirt makes")
+        self.name, self.uuid = identity.name, str(identity.uuid)
+        self._changes = self._check_dxml()
+        check_restorable(operation.hypervisor, image, self.name, self.uuid)
+
+    def _check_dxml(self) -> tuple[Change, ...]:
+        if self._dxml is None:
+            return ()
+        saved = self._image.head.domain_xml
+        check_same_domain(saved, self._dxml, where="dxml")
+        return list_changes(
+            parse_domain_xml(saved, where="image"), parse_domain_xml(self._dxml, where="dxml")
+        )
+
+    def run(self, workspace: Path, path: Path) -> Outcome:
+        """Feed libvirt; return once the guest is there."""
+        operation = self._operation
+        stream = RestoreStream(workspace, operation.cancel)
+        libvirt_flags = int(self._flags & ~SaveFlags.BYPASS_CACHE)
+        call = HypervisorCall(lambda: operation.hypervisor.restore(stream.path, self._dxml, libvirt_flags))
+        called_at = time.monotonic()
+        try:
+            operation.reach(Step.CALL)
+            call.start()
+            transfer = self._feed(stream, call)
+            call.wait()
+        except BaseException as error:
+            self._abort(stream, call, error)
+            raise
+        stream.close()
+        if call.error is not None:
+            raise call.error
+        operation.reach(Step.COMMITTED)
+        transfer = replace(transfer, resident_bytes=self._image.file.check_bypassed())
+        operation.reach(Step.DONE)
+        return self._outcome(path, transfer, self._stopped_seconds(called_at, call))
+
+    def _feed(self, stream: RestoreStream, call: HypervisorCall) -> Transfer:
+        """Send the image into libvirt's hands, the last bytes only when all of it is proven."""
+        operation, image = self._operation, self._image
+        stream.send_head(image.first_bytes, call)
+        operation.reach(Step.OPENED)
+        began = time.monotonic()
+        is_first = True
+
+        def deliver(data: memoryview) -> None:
+            nonlocal is_first
+            if is_first:
+                operation.reach(Step.STREAM)
+                stream.send_first(data, call)
+                is_first = False
+            else:
+                stream.send(data)
+
+        checksum = read_stream(
+            image.file,
+            image.size,
+            BufferRing(),
+            expected=image.manifest.checksum if image.manifest else None,
+            deliver=deliver,
+            before_last=self._all_is_proven,
+            on_progress=lambda done: operation.observer.progress(done, image.size),
+            cancel=operation.cancel,
+        )
+        stream.finish()
+        return Transfer(
+            file=image.file,
+            size=image.size,
+            checksum=checksum,
+            final_block=b"",
+            seconds=time.monotonic() - began,
+        )
+
+    def _all_is_proven(self) -> None:
+        self._operation.reach(Step.DRAINED)
+        self._operation.reach(Step.VERIFIED)
+        self._operation.reach(Step.COMMIT)
+
+    def _abort(self, stream: RestoreStream, call: HypervisorCall, error: BaseException) -> None:
+        """Leave the stream and wait until libvirt has taken the half guest down."""
+        refusal = stream.abort(call) if call.has_begun else None
+        stream.close()
+        if isinstance(error, BrokenPipeError):
+            # QEMU or libvirt left first: they know why.
+            raise refusal or EngineError(
+                self.name, "libvirt stopped reading the image", "all of it"
+            ) from error
+
+    def _stopped_seconds(self, called_at: float, call: HypervisorCall) -> float:
+        """Return the seconds from the call until the guest's CPUs ran, or until the call returned."""
+        resumed = [
+            at
+            for at, what in self._operation.hypervisor.pauses(self.uuid)
+            if what == "resumed" and at >= called_at
+        ]
+        return (resumed[0] if resumed else call.returned_at) - called_at
+
+    def _outcome(self, path: Path, transfer: Transfer, stopped_seconds: float) -> Outcome:
+        operation = self._operation
+        state = ""
+        with suppress(EngineError):  # a guest that ends right away was restored all the same
+            state = operation.hypervisor.find_domain(self.uuid).state
+        return Outcome(
+            op="restore",
+            job_id=operation.job_id,
+            domain=self.name,
+            domain_uuid=self.uuid,
+            host=operation.host,
+            path=str(path),
+            bytes=transfer.size,
+            duration_seconds=operation.seconds(),
+            guest_paused_seconds=stopped_seconds,
+            throughput_bytes_per_second=transfer.throughput(),
+            was_running=self._image.head.header.was_running,
+            bypass_cache=transfer.bypass_report(),
+            checksum=transfer.checksum,
+            data_path="stream",
+            simulated=operation.hypervisor.is_simulated,
+            dxml_changes=self._changes,
+            state=state,
+        )

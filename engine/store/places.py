@@ -1,0 +1,145 @@
+"""Decide where an image goes and whether it may go there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from engine.errors import InvalidArgumentError, PathNotAllowedError, StorageError, TargetExistsError
+
+IMAGE_NAME: Final = "memory.save"
+XML_NAME: Final = "domain.xml"
+MANIFEST_NAME: Final = "manifest.json"
+#: Beside a file made by `save --to FILE`.
+MANIFEST_SUFFIX: Final = ".manifest.json"
+STAGING_NAME: Final = ".staging"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where one image is written and where it will be found; both on one file system."""
+
+    #: The image file's final name, or the restore point's directory.
+    final: Path
+    #: Directory that only this job writes to.
+    staging: Path
+    #: True for a restore point: the whole staging directory becomes `final`.
+    is_point: bool
+
+    @property
+    def image(self) -> Path:
+        """The image's final path."""
+        return self.final / IMAGE_NAME if self.is_point else self.final
+
+    @property
+    def manifest(self) -> Path:
+        """The manifest's final path."""
+        return manifest_of(self.image)
+
+
+def manifest_of(image: Path) -> Path:
+    """Return where the manifest of an image lies."""
+    if image.name == IMAGE_NAME:
+        return image.with_name(MANIFEST_NAME)
+    return image.with_name(image.name + MANIFEST_SUFFIX)
+
+
+def plan_file(to: Path, job_id: str) -> Place:
+    """Return the place of `save --to FILE`: staged in a hidden directory beside it."""
+    return Place(final=to, staging=to.parent / f".fleetsave-{job_id}", is_point=False)
+
+
+def plan_point(store: Path, domain_uuid: str, job_id: str, now: datetime) -> Place:
+    """Return the place of a new restore point: `<store>/<domain uuid>/<UTC time>-<job id>/`."""
+    name = f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}-{job_id}"
+    return Place(final=store / domain_uuid / name, staging=store / STAGING_NAME / job_id, is_point=True)
+
+
+def check_allowed(path: Path, roots: Sequence[str] | None) -> None:
+    """Refuse a path outside the host's allowed directories, links followed.
+
+    Raises:
+        PathNotAllowedError: it lies elsewhere.
+    """
+    if roots is None:
+        return
+    real = Path(os.path.realpath(path))
+    if not any(real.is_relative_to(os.path.realpath(root)) for root in roots):
+        raise PathNotAllowedError(
+            str(path),
+            "outside the directories this host allows",
+            " or ".join(roots) or "none is configured",
+            "choose a path below one of them, or add its directory to allowed_roots",
+        )
+
+
+def check_target(to: Path) -> None:
+    """Refuse a target that cannot become an image file.
+
+    Raises:
+        InvalidArgumentError: it is a directory.
+        TargetExistsError: image or manifest of that name exist.
+        StorageError: its directory is missing, none, or not writable.
+    """
+    if to.is_dir():
+        raise InvalidArgumentError(str(to), "a directory", "a file name", "add a name, such as guest.save")
+    for taken in (to, manifest_of(to)):
+        if os.path.lexists(taken):
+            raise TargetExistsError(
+                str(taken), "exists already", "a new name", "fleetsave overwrites nothing"
+            )
+    check_directory(to.parent)
+
+
+def check_directory(directory: Path) -> None:
+    """Refuse a directory that nothing can be written to.
+
+    Raises:
+        StorageError: missing, no directory, or not writable.
+    """
+    if not directory.exists():
+        raise StorageError(str(directory), "no such directory", "one that exists", f"mkdir -p {directory}")
+    if not directory.is_dir():
+        raise StorageError(str(directory), "not a directory", "a directory")
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise StorageError(
+            str(directory),
+            f"not writable for user {os.geteuid()}",
+            "write permission",
+            "check its owner and mode",
+        )
+
+
+def check_store(store: Path) -> None:
+    """Refuse a store that cannot take restore points; a missing one is made if its parent allows.
+
+    Raises:
+        StorageError: missing with a parent that is missing too, no directory, or not writable.
+    """
+    if not store.exists():
+        check_directory(store.parent)
+        store.mkdir(mode=0o700)
+    check_directory(store)
+
+
+def find_image(path: Path) -> Path:
+    """Return the image file of a path given to restore: a file, or a restore point's directory.
+
+    Raises:
+        StorageError: nothing there, or nothing readable.
+    """
+    image = path / IMAGE_NAME if path.is_dir() else path
+    try:
+        with image.open("rb"):
+            return image
+    except OSError as error:
+        raise StorageError(
+            str(image),
+            f"{error.strerror}",
+            "a readable save image",
+            "fleetsave points list shows what there is",
+        ) from error

@@ -1,0 +1,135 @@
+"""Write an image where no reader looks, then make it visible in one rename.
+
+The record in the staging directory says how far it came. "writing": the guest cannot have
+been lost, the directory may be thrown away. "prepared": the image is whole and durable,
+and libvirt may have let the guest go: it may be the only copy of that guest.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+from engine.directio.syscalls import rename_exclusively
+from engine.directio.target import storage_error
+from engine.errors import NoSpaceError, StorageError
+from engine.store.places import IMAGE_NAME, MANIFEST_NAME, XML_NAME, Place, manifest_of
+
+RECORD_NAME: Final = "record.json"
+WRITING: Final = "writing"
+PREPARED: Final = "prepared"
+
+
+class Staging:
+    """One job's private directory on the target's file system."""
+
+    def __init__(self, place: Place, record: dict[str, Any]) -> None:
+        self._place = place
+        self._record = record
+        self.image = place.staging / IMAGE_NAME
+
+    def create(self) -> None:
+        """Make the directory and its record, durably.
+
+        Raises:
+            StorageError, NoSpaceError: it could not be made; nothing is left.
+        """
+        staging = self._place.staging
+        try:
+            staging.parent.mkdir(mode=0o700, exist_ok=True)
+            staging.mkdir(mode=0o700)
+        except OSError as error:
+            raise storage_error(str(staging), error, "making the staging directory") from error
+        self._write_record(WRITING)
+
+    def prepare(self, manifest: str, domain_xml: str) -> None:
+        """Record durably that the image in staging is whole.
+
+        Raises:
+            StorageError, NoSpaceError: it could not be recorded; the image is not to be used.
+        """
+        if self._place.is_point:
+            self._write(XML_NAME, domain_xml)
+        self._write(MANIFEST_NAME, manifest)
+        self._write_record(PREPARED)
+
+    def publish(self, manifest: str) -> Path:
+        """Make the image visible under its final name; return that name.
+
+        Should the name have been taken meanwhile, the job's id is added to it: the guest
+        is gone by now, so its image must not fail to appear.
+
+        Raises:
+            StorageError, NoSpaceError: the image is still in staging, whole.
+        """
+        # On a full disk the manifest of `prepare` stays: it lacks only what was measured since.
+        with suppress(StorageError, NoSpaceError):
+            self._write(MANIFEST_NAME, manifest)
+        try:
+            if self._place.is_point:
+                return self._publish_point()
+            return self._publish_file(self._place.final)
+        except OSError as error:
+            found = storage_error(str(self._place.final), error, "publishing")
+            raise StorageError(
+                found.where, found.found, "", f"the image is whole: {self.image}; move it by hand"
+            ) from error
+
+    def _publish_point(self) -> Path:
+        final = self._place.final
+        final.parent.mkdir(mode=0o700, exist_ok=True)
+        rename_exclusively(self._place.staging, final)
+        sync_directory(final.parent)
+        sync_directory(final.parent.parent)
+        (final / RECORD_NAME).unlink()
+        return final
+
+    def _publish_file(self, final: Path) -> Path:
+        staged_manifest = self._place.staging / MANIFEST_NAME
+        try:
+            # The manifest first: an image that is visible has its manifest.
+            rename_exclusively(staged_manifest, manifest_of(final))
+            rename_exclusively(self.image, final)
+        except FileExistsError:
+            spare = final.with_name(f"{final.name}.{self._place.staging.name.removeprefix('.fleetsave-')}")
+            if staged_manifest.exists():
+                rename_exclusively(staged_manifest, manifest_of(spare))
+            rename_exclusively(self.image, spare)
+            final = spare
+        sync_directory(final.parent)
+        self.discard()
+        return final
+
+    def discard(self) -> None:
+        """Remove the directory and all in it."""
+        shutil.rmtree(self._place.staging, ignore_errors=True)
+
+    def _write_record(self, state: str) -> None:
+        self._write(RECORD_NAME, json.dumps({**self._record, "state": state}, indent=2) + "\n")
+
+    def _write(self, name: str, text: str) -> None:
+        """Write one small file whole, synced, by rename."""
+        path, new = self._place.staging / name, self._place.staging / f"{name}.new"
+        try:
+            fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            with os.fdopen(fd, "w") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            new.rename(path)
+            sync_directory(self._place.staging)
+        except OSError as error:
+            raise storage_error(str(path), error, "writing") from error
+
+
+def sync_directory(directory: Path) -> None:
+    """Return when the names in the directory are on stable storage."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

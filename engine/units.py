@@ -1,0 +1,43 @@
+"""Read and write sizes and durations as operators do."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+KiB: Final = 1024
+MiB: Final = 1024 * KiB
+GiB: Final = 1024 * MiB
+
+_FACTORS: Final = {
+    "": 1, "b": 1,
+    "k": KiB, "kib": KiB, "m": MiB, "mib": MiB, "g": GiB, "gib": GiB, "t": 1024 * GiB, "tib": 1024 * GiB,
+    "kb": 1000, "mb": 1000**2, "gb": 1000**3, "tb": 1000**4,
+}  # fmt: skip
+_SIZE: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)(?:/s)?\s*", re.IGNORECASE)
+
+
+def parse_size(text: str) -> int:
+    """Return the bytes that "400MiB", "1.5G" or "100MB/s" stand for.
+
+    Raises:
+        ValueError: the text is no size.
+    """
+    found = _SIZE.fullmatch(text)
+    factor = _FACTORS.get(found.group(2).lower()) if found else None
+    if found is None or factor is None:
+        raise ValueError(f"{text!r} is no size, want a number and KiB, MiB, GiB or TiB")
+    return int(float(found.group(1)) * factor)
+
+
+def format_size(size: float) -> str:
+    """Return bytes in the binary unit that keeps the number short: "1.2 GiB"."""
+    for unit, factor in (("TiB", 1024 * GiB), ("GiB", GiB), ("MiB", MiB), ("KiB", KiB)):
+        if size >= factor:
+            return f"{size / factor:.1f} {unit}"
+    return f"{size:.0f} B"
+
+
+def round_up(size: int, block_size: int) -> int:
+    """Return the smallest multiple of block_size that holds size bytes."""
+    return -(-size // block_size) * block_size
