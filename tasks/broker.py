@@ -9,6 +9,10 @@ from redis import Redis
 
 _STREAM_PREFIX: Final = "events."
 _QUEUE_PREFIX: Final = "host."
+#: The one field of a stream entry: JSON of a HostEvent.
+EVENT_FIELD: Final = "event"
+#: Entries that a stream keeps, about; the journal keeps what was not read before they go.
+STREAM_LENGTH_MAX: Final = 100_000
 #: Seconds; a silent broker is noticed after so long.
 CONNECT_TIMEOUT_SECONDS: Final = 5.0
 SOCKET_TIMEOUT_SECONDS: Final = 10.0

@@ -10,13 +10,11 @@ from redis import Redis
 from sqlalchemy.exc import DataError, IntegrityError
 from sqlalchemy.orm import Session
 
-from tasks.broker import find_reporting_hosts, stream_name
+from tasks.broker import EVENT_FIELD, find_reporting_hosts, stream_name
 from tasks.catalog import Catalog, models
 from tasks.catalog.apply import apply_event
 from tasks.host_event import parse_event
 
-#: The one field of a stream entry.
-EVENT_FIELD: Final = "event"
 _START: Final = "0-0"
 #: Entries of one stream applied in one transaction.
 _BATCH_COUNT: Final = 500

@@ -140,7 +140,7 @@ def _apply_result(session: Session, job: models.Job, result: dict[str, Any], at:
         job_id=job.id,
         domain_name=job.domain_name,
         domain_uuid=job.domain_uuid,
-        manifest_path=_text(result.get("manifest_path")),
+        manifest_path=f"{path}.manifest.json" if job.params.get("to") else f"{path}/manifest.json",
         size_bytes=size,
         checksum_algorithm=_text(checksum.get("algorithm")),
         checksum_value=_text(checksum.get("value")),

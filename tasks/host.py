@@ -1,0 +1,169 @@
+"""Put together what one host's worker consists of, and take it apart again."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Final, Self
+
+import structlog
+from prometheus_client import start_http_server
+
+from engine.errors import StorageError
+from tasks.broker import open_redis
+from tasks.config import Settings
+from tasks.envelope import parse_envelope
+from tasks.errors import RefusedJobError, UsageError
+from tasks.inventory import Inventory, ListDomains
+from tasks.journal import Journal
+from tasks.metrics import WorkerMetrics
+from tasks.recovery import recover_jobs
+from tasks.sender import EventSender
+from tasks.supervisor import Supervisor
+
+#: Jobs are forgotten this long after their end; longer than any doorbell for them can be good.
+_MEMORY: Final = timedelta(days=30)
+#: Seconds for the last events when the worker ends.
+_FLUSH_SECONDS: Final = 5.0
+
+_log: Final = structlog.get_logger(__name__)
+
+
+class HostWorker:
+    """Everything of a worker but Celery: journal, supervisor, sender, inventory, metrics.
+
+    Args:
+        settings: broker and host.
+        engine_command: what to run as the engine.
+        list_domains: how to see the host's domains.
+
+    Raises:
+        StorageError: a directory cannot be made or written.
+        UsageError: another worker uses the same state directory.
+    """
+
+    def __init__(
+        self, settings: Settings, *, engine_command: Sequence[str], list_domains: ListDomains
+    ) -> None:
+        host = settings.host
+        self._host = host.name
+        self._address = (host.metrics_address, host.metrics_port)
+        #: Where /metrics is served, once started.
+        self.metrics_port = 0
+        for folder in (host.state_dir, host.runtime_dir):
+            _make_folder(folder)
+        # What was opened first is closed last.
+        self._closing = ExitStack()
+        self._closing.callback(os.close, _lock_folder(host.state_dir))
+        self.metrics = WorkerMetrics(version=_version(), store=host.store)
+        self._journal = self._closing.enter_context(
+            Journal(host.state_dir / "journal.sqlite", host=host.name)
+        )
+        self._supervisor = Supervisor(
+            journal=self._journal, settings=host, metrics=self.metrics, command=engine_command
+        )
+        redis = open_redis(settings.broker_url, client_name=f"fleetsave-events-{host.name}")
+        self._sender = EventSender(self._journal, redis, host=host.name)
+        self._inventory = Inventory(
+            host,
+            self._sender.publish_inventory,
+            self.metrics,
+            list_domains=list_domains,
+            tags=settings.tags,
+            version=_version(),
+        )
+
+    def __enter__(self) -> Self:
+        """Serve metrics, recover what the worker before left, begin to report.
+
+        Doorbells may ring after this.
+
+        Raises:
+            UsageError: the metrics port is taken.
+        """
+        try:
+            self._serve_metrics()
+            self._journal.prune(before=datetime.now(UTC) - _MEMORY)
+            self._sender.start()
+            self._closing.callback(self._sender.stop, _FLUSH_SECONDS)
+            for thread in recover_jobs(self._journal, self._supervisor, self.metrics):
+                self._closing.callback(thread.join)
+            self._inventory.start()
+            self._closing.callback(self._inventory.stop)
+        except BaseException:
+            self._closing.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Wait for the jobs that were taken up, say what is left to say, and let go of everything."""
+        self._closing.close()
+
+    def answer_doorbell(self, envelope: object, signature: object) -> None:
+        """Run the job that a doorbell speaks of, once, to its end; count and drop every other doorbell."""
+        del signature  # Checked from the release on that signs; until then whoever reaches Redis may ring.
+        try:
+            text = envelope if isinstance(envelope, str) else ""
+            job = parse_envelope(text.encode(errors="replace"), host=self._host, now=datetime.now(UTC))
+        except RefusedJobError as error:
+            self.metrics.doorbells.labels(result=error.reason).inc()
+            _log.warning("doorbell refused", reason=error.reason, error=str(error))
+            return
+        if not self._journal.claim(job):
+            self.metrics.doorbells.labels(result="duplicate").inc()
+            _log.info("doorbell heard before", job_id=job.job_id)
+            return
+        self.metrics.doorbells.labels(result="claimed").inc()
+        _log.info("job claimed", job_id=job.job_id, op=job.op, domain=job.domain, attempt=job.attempt)
+        self._supervisor.run(job)
+
+    def _serve_metrics(self) -> None:
+        """Serve /metrics."""
+        address, port = self._address
+        try:
+            server, _ = start_http_server(port, address, registry=self.metrics.registry)
+        except OSError as error:
+            where = f"metrics on {address}:{port}"
+            raise UsageError(where, str(error), "a free port", "see metrics_port") from error
+        self._closing.callback(server.server_close)
+        self._closing.callback(server.shutdown)
+        self.metrics_port = server.server_port
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a directory that only this user may enter."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            str(folder), error.strerror or str(error), "a directory this user may write"
+        ) from error
+
+
+def _lock_folder(folder: Path) -> int:
+    """Return a descriptor that keeps every other worker out of the directory until it is closed."""
+    try:
+        lock = os.open(folder / "worker.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StorageError(
+            str(folder), error.strerror or str(error), "a directory this user may write"
+        ) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(lock)
+        raise UsageError(str(folder), "another worker uses it", "one worker for each state_dir") from error
+    return lock
+
+
+def _version() -> str:
+    """Return the version that is installed."""
+    try:
+        return version("fleetsave")
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,313 @@
+"""Keep the host's own durable record of jobs, and of what is still to be said about them.
+
+A SQLite file that survives power loss at any instant (WAL, synchronous=FULL). A job's new state and the
+event that reports it are one transaction: the host never knows more than it will say.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, Self
+
+from engine.errors import StorageError
+from tasks.envelope import Envelope
+from tasks.host_event import EventKind, HostEvent
+from tasks.states import FINAL, JobState, is_step
+
+SCHEMA_VERSION: Final = 1
+_SCHEMA: Final = """
+CREATE TABLE jobs (
+    job_id TEXT PRIMARY KEY,
+    attempt INTEGER NOT NULL,
+    op TEXT NOT NULL,
+    domain TEXT,
+    envelope TEXT NOT NULL,
+    state TEXT NOT NULL,
+    reason TEXT,
+    engine_pid INTEGER,
+    engine_start_ticks INTEGER,
+    read_offset INTEGER NOT NULL DEFAULT 0,
+    last_seq INTEGER NOT NULL DEFAULT 0,
+    claimed_at TEXT NOT NULL,
+    started_at TEXT,
+    finished_at TEXT
+) STRICT;
+CREATE TABLE events (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    job_id TEXT NOT NULL REFERENCES jobs (job_id) ON DELETE CASCADE,
+    seq INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    body TEXT NOT NULL,
+    sent INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (job_id, seq)
+) STRICT;
+CREATE INDEX events_unsent ON events (number) WHERE sent = 0;
+"""
+_BUSY_TIMEOUT_SECONDS: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JournalEntry:
+    """One job as this host knows it."""
+
+    job_id: str
+    attempt: int
+    op: str
+    domain: str | None
+    #: Canonical JSON, as it came.
+    envelope: str
+    state: JobState
+    reason: str | None
+    #: None until the engine process was started.
+    engine_pid: int | None
+    #: Clock ticks since boot when the process started: with the pid, it names one process.
+    engine_start_ticks: int | None
+    #: Bytes of the engine's event file that were taken over.
+    read_offset: int
+    claimed_at: datetime
+    started_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutboxEntry:
+    """One event that is still to be sent."""
+
+    #: Grows with every event of the host.
+    number: int
+    #: JSON of a HostEvent.
+    body: str
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Journal:
+    """The host's journal; every method is one transaction, safe in threads.
+
+    Args:
+        path: the SQLite file; its directory exists.
+        host: this host's name, which every event carries.
+        now: clock, aware.
+    """
+
+    def __init__(self, path: Path, *, host: str, now: Callable[[], datetime] = _utc_now) -> None:
+        self._host = host
+        self._now = now
+        self._lock = threading.RLock()
+        #: Set whenever there is something to send.
+        self.has_news = threading.Event()
+        try:
+            self._connection = sqlite3.connect(
+                path, timeout=_BUSY_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False
+            )
+        except sqlite3.Error as error:
+            raise StorageError(str(path), str(error), "a journal that can be opened") from error
+        self._connection.row_factory = sqlite3.Row
+        try:
+            self._prepare(path)
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def claim(self, envelope: Envelope) -> bool:
+        """Enter a job; False: it was entered before, and nothing may be done about it again."""
+        with self._transaction() as cursor:
+            cursor.execute(
+                "INSERT INTO jobs (job_id, attempt, op, domain, envelope, state, claimed_at)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                (
+                    envelope.job_id,
+                    envelope.attempt,
+                    envelope.op,
+                    envelope.domain,
+                    envelope.to_bytes().decode(),
+                    str(JobState.QUEUED),
+                    self._now().isoformat(),
+                ),
+            )
+            return cursor.rowcount == 1
+
+    def record_start(self, job_id: str, *, pid: int, start_ticks: int) -> None:
+        """Write down the engine process, and that the job runs."""
+        with self._transaction() as cursor:
+            cursor.execute(
+                "UPDATE jobs SET engine_pid = ?, engine_start_ticks = ?, started_at = ? WHERE job_id = ?",
+                (pid, start_ticks, self._now().isoformat(), job_id),
+            )
+            self._change_state(cursor, job_id, JobState.RUNNING, {"reason": None})
+
+    def record_state(
+        self, job_id: str, state: JobState, *, read_offset: int | None = None, **body: Any
+    ) -> None:
+        """Move the job to another state.
+
+        Args:
+            job_id: a job that was claimed.
+            state: one that may follow the present one.
+            read_offset: bytes of the engine's event file taken over up to here.
+            body: "reason", and at the end "result" or "error".
+
+        Raises:
+            ValueError: the state may not follow; nothing was written.
+        """
+        with self._transaction() as cursor:
+            self._move_offset(cursor, job_id, read_offset)
+            self._change_state(cursor, job_id, state, body)
+
+    def record_event(
+        self, job_id: str, kind: EventKind, body: dict[str, Any], *, read_offset: int | None = None
+    ) -> None:
+        """Put a step, the guest's state or progress into the outbox.
+
+        Of progress that was not sent yet only the newest stays.
+        """
+        with self._transaction() as cursor:
+            self._move_offset(cursor, job_id, read_offset)
+            if kind is EventKind.PROGRESS:
+                cursor.execute(
+                    "DELETE FROM events WHERE job_id = ? AND kind = ? AND sent = 0", (job_id, str(kind))
+                )
+            self._append(cursor, job_id, kind, body)
+
+    def find(self, job_id: str) -> JournalEntry | None:
+        """Return the entry of a job, if it was claimed."""
+        with self._transaction() as cursor:
+            row = cursor.execute("SELECT * FROM jobs WHERE job_id = ?", (job_id,)).fetchone()
+            return _entry(row) if row else None
+
+    def list_unfinished(self) -> list[JournalEntry]:
+        """Return the jobs that are in no final state, oldest first."""
+        marks = ", ".join("?" * len(FINAL))
+        with self._transaction() as cursor:
+            rows = cursor.execute(
+                f"SELECT * FROM jobs WHERE state NOT IN ({marks}) ORDER BY claimed_at",  # noqa: S608
+                [str(state) for state in FINAL],
+            )
+            return [_entry(row) for row in rows]
+
+    def list_unsent(self, limit: int) -> list[OutboxEntry]:
+        """Return events still to be sent, in the order they were written."""
+        with self._transaction() as cursor:
+            rows = cursor.execute(
+                "SELECT number, body FROM events WHERE sent = 0 ORDER BY number LIMIT ?", (limit,)
+            )
+            return [OutboxEntry(number=row["number"], body=row["body"]) for row in rows]
+
+    def mark_sent(self, numbers: list[int]) -> None:
+        """Write down that these events are in the stream; progress is forgotten."""
+        with self._transaction() as cursor:
+            cursor.executemany(
+                "UPDATE events SET sent = 1 WHERE number = ?", [(number,) for number in numbers]
+            )
+            cursor.execute("DELETE FROM events WHERE sent = 1 AND kind = ?", (str(EventKind.PROGRESS),))
+
+    def prune(self, *, before: datetime) -> int:
+        """Forget jobs that ended before the moment and were reported; return how many.
+
+        Keep them longer than an envelope is good, or a replayed doorbell would find its job unknown.
+        """
+        with self._transaction() as cursor:
+            cursor.execute(
+                "DELETE FROM jobs WHERE finished_at < ?"
+                " AND NOT EXISTS (SELECT 1 FROM events WHERE events.job_id = jobs.job_id AND sent = 0)",
+                (before.astimezone(UTC).isoformat(),),
+            )
+            return cursor.rowcount
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _prepare(self, path: Path) -> None:
+        """Set what SQLite keeps per connection, and make the tables where there are none."""
+        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+            self._connection.execute(f"PRAGMA {pragma}")
+        with self._transaction() as cursor:
+            version = cursor.execute("PRAGMA user_version").fetchone()[0]
+            if version == 0:
+                for statement in _SCHEMA.split(";\n"):
+                    cursor.execute(statement)
+                cursor.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            elif version != SCHEMA_VERSION:
+                raise StorageError(str(path), f"a journal of version {version}", f"version {SCHEMA_VERSION}")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Cursor]:
+        """Open a transaction that is on disk when the block ends."""
+        with self._lock:
+            cursor = self._connection.cursor()
+            cursor.execute("BEGIN IMMEDIATE")
+            try:
+                yield cursor
+                cursor.execute("COMMIT")
+            except BaseException:
+                cursor.execute("ROLLBACK")
+                raise
+            finally:
+                cursor.close()
+
+    def _change_state(
+        self, cursor: sqlite3.Cursor, job_id: str, state: JobState, body: dict[str, Any]
+    ) -> None:
+        """Move the job and say so."""
+        row = cursor.execute("SELECT state FROM jobs WHERE job_id = ?", (job_id,)).fetchone()
+        if row is None or not is_step(JobState(row["state"]), state):
+            message = f"job {job_id} cannot go from {row['state'] if row else 'nothing'} to {state}"
+            raise ValueError(message)
+        finished_at = self._now().isoformat() if state in FINAL else None
+        cursor.execute(
+            "UPDATE jobs SET state = ?, reason = ?, finished_at = ? WHERE job_id = ?",
+            (str(state), body.get("reason"), finished_at, job_id),
+        )
+        self._append(cursor, job_id, EventKind.STATE, {"state": str(state)} | body)
+
+    def _append(self, cursor: sqlite3.Cursor, job_id: str, kind: EventKind, body: dict[str, Any]) -> None:
+        """Number an event and put it into the outbox."""
+        row = cursor.execute(
+            "UPDATE jobs SET last_seq = last_seq + 1 WHERE job_id = ? RETURNING attempt, last_seq", (job_id,)
+        ).fetchone()
+        event = HostEvent(
+            host=self._host,
+            kind=kind,
+            at=self._now(),
+            body=body,
+            job_id=job_id,
+            attempt=row["attempt"],
+            seq=row["last_seq"],
+        )
+        cursor.execute(
+            "INSERT INTO events (job_id, seq, kind, body) VALUES (?, ?, ?, ?)",
+            (job_id, event.seq, str(kind), event.to_json()),
+        )
+        self.has_news.set()
+
+    @staticmethod
+    def _move_offset(cursor: sqlite3.Cursor, job_id: str, read_offset: int | None) -> None:
+        """Write down how much of the engine's event file is taken over."""
+        if read_offset is not None:
+            cursor.execute("UPDATE jobs SET read_offset = ? WHERE job_id = ?", (read_offset, job_id))
+
+
+def _entry(row: sqlite3.Row) -> JournalEntry:
+    """Return the value of a row."""
+    names = ("job_id", "attempt", "op", "domain", "envelope", "reason", "engine_pid", "engine_start_ticks")
+    return JournalEntry(
+        **{name: row[name] for name in (*names, "read_offset")},
+        state=JobState(row["state"]),
+        claimed_at=datetime.fromisoformat(row["claimed_at"]),
+        started_at=datetime.fromisoformat(row["started_at"]) if row["started_at"] else None,
+    )
