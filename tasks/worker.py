@@ -68,9 +68,15 @@ def _run_celery(settings: Settings, host: HostWorker) -> int:
             parallel=settings.host.parallel,
         )
 
-    # Celery would otherwise set up logging of its own.
+    shutdowns: list[str] = []
+
+    def note_shutdown(how: str, **_: object) -> None:
+        shutdowns.append(how)
+
+    # Celery would otherwise set up logging of its own. It keeps these receivers by weak reference.
     signals.setup_logging.connect(_keep_logging)
     signals.worker_ready.connect(say_ready)
+    signals.worker_shutting_down.connect(note_shutdown)
     worker: Any = app.Worker(
         hostname=f"fleetsave@{settings.host.name}",
         pool="threads",
@@ -81,7 +87,8 @@ def _run_celery(settings: Settings, host: HostWorker) -> int:
         quiet=True,
     )
     worker.start()
-    return int(worker.exitcode or 0)
+    # Celery calls Ctrl-C a failure even where it waited for every job.
+    return 0 if shutdowns == ["Warm"] else int(worker.exitcode or 0)
 
 
 def _keep_logging(**_: object) -> None:

@@ -1,0 +1,33 @@
+"""Run a real worker whose engine is the stand-in beside this file; settings come from the environment."""
+
+import sys
+from pathlib import Path
+
+from engine.api import DomainSummary
+from tasks.config import load_settings
+from tasks.worker import run_worker
+
+_ENGINE = Path(__file__).with_name("stand_in_engine.py")
+
+
+def list_domains(uri: str) -> list[DomainSummary]:
+    """Return two domains, whatever the URI."""
+    del uri
+    return [
+        DomainSummary(
+            name=name,
+            uuid=f"00000000-0000-0000-0000-00000000000{number}",
+            state="running",
+            memory_bytes=1024**3,
+            persistent=True,
+            has_managed_save=False,
+            tags=("prod",),
+        )
+        for number, name in enumerate(("web-1", "wait-1"), start=1)
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(
+        run_worker(load_settings(), engine_command=(sys.executable, str(_ENGINE)), list_domains=list_domains)
+    )

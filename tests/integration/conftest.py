@@ -1,0 +1,176 @@
+"""Give real worker processes whose engine is a stand-in, and a catalog that listens to them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from celery import Celery
+from prometheus_client.parser import text_string_to_metric_families
+from redis import Redis
+
+from cli.sandbox import RedisServer
+from tasks.app import make_app
+from tasks.broker import open_redis
+from tasks.catalog import Catalog, open_catalog
+from tasks.config import Settings
+from tasks.envelope import Envelope, new_nonce
+
+_ROOT = Path(__file__).resolve().parents[2]
+_WORKER = _ROOT / "tests" / "data" / "stand_in_worker.py"
+_DEADLINE_SECONDS = 20.0
+
+
+def wait_until(condition: Callable[[], object], *, seconds: float = _DEADLINE_SECONDS, what: str = "") -> Any:
+    """Return what the condition gives once it is true."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"waited {seconds} s for {what or condition}"
+        time.sleep(0.02)
+    return value
+
+
+class WorkerProcess:
+    """A worker that can be killed and started again on the same folders."""
+
+    def __init__(self, host: str, folder: Path, broker_url: str) -> None:
+        self.host = host
+        self.folder = folder
+        self.runtime_dir = folder / "run"
+        self._broker_url = broker_url
+        self._log = folder / "worker.log"
+        self._process: subprocess.Popen[bytes] | None = None
+        self.metrics_port = 0
+
+    def start(self) -> None:
+        """Start and wait until it consumes."""
+        size = self._log.stat().st_size if self._log.exists() else 0
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(_ROOT),
+            "FLEETSAVE_BROKER_URL": self._broker_url,
+            "FLEETSAVE_HOST__NAME": self.host,
+            "FLEETSAVE_HOST__STATE_DIR": str(self.folder / "state"),
+            "FLEETSAVE_HOST__RUNTIME_DIR": str(self.runtime_dir),
+            "FLEETSAVE_HOST__STORE": str(self.folder / "store"),
+            "FLEETSAVE_HOST__METRICS_PORT": "0",
+            "FLEETSAVE_HOST__INVENTORY_SECONDS": "0.5",
+        }
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, str(_WORKER)], stdout=log, stderr=log, env=environment, cwd=self.folder
+            )
+        self.metrics_port = wait_until(lambda: self._ready(size), what="worker ready")["metrics_port"]
+
+    def log_lines(self, offset: int = 0) -> list[dict[str, Any]]:
+        """Return what it has logged."""
+        lines = self._log.read_bytes()[offset:].decode().splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{")]
+
+    def end(self, number: signal.Signals | None, *, seconds: float = _DEADLINE_SECONDS) -> int:
+        """Send a signal, if one is given, and return the exit status."""
+        assert self._process is not None
+        process, self._process = self._process, None
+        if number is not None:
+            process.send_signal(number)
+        try:
+            return process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal and do not wait."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def close(self) -> None:
+        """Kill it if it runs."""
+        (self.runtime_dir / "go").touch()
+        if self._process is not None:
+            self.end(signal.SIGKILL)
+
+    def say_go(self) -> None:
+        """Let engines that wait go on."""
+        (self.runtime_dir / "go").touch()
+
+    def engine_starts(self) -> list[tuple[str, int]]:
+        """Return job id and pid of each engine that was started."""
+        try:
+            lines = (self.runtime_dir / "starts").read_text().splitlines()
+        except FileNotFoundError:
+            return []
+        return [(line.split()[0], int(line.split()[1])) for line in lines if " " in line]
+
+    def metric(self, name: str, **labels: str) -> float | None:
+        """Return one number of /metrics."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=5) as answer:
+            families = text_string_to_metric_families(answer.read().decode())
+        samples = (sample for family in families for sample in family.samples)
+        return next((s.value for s in samples if s.name == name and s.labels == labels), None)
+
+    def _ready(self, offset: int) -> dict[str, Any] | None:
+        assert self._process is not None
+        assert self._process.poll() is None, self._log.read_text()[-4000:]
+        return next((line for line in self.log_lines(offset) if line.get("event") == "worker ready"), None)
+
+
+@dataclass
+class Bench:
+    """One host's worker and the control side that talks to it."""
+
+    worker: WorkerProcess
+    app: Celery
+    catalog: Catalog
+    redis: Redis
+
+    def envelope(self, domain: str = "web-1", **changes: Any) -> Envelope:
+        """Return a save for this host."""
+        now = datetime.now(UTC).replace(microsecond=0)
+        values: dict[str, Any] = {
+            "job_id": uuid4().hex,
+            "attempt": 1,
+            "op": "save",
+            "host": self.worker.host,
+            "domain": domain,
+            "params": {},
+            "issued_at": now,
+            "expires_at": now + timedelta(hours=1),
+            "nonce": new_nonce(),
+        }
+        return Envelope(**(values | changes))
+
+
+@pytest.fixture
+def bench(tmp_path: Path, redis_server: RedisServer) -> Iterator[Bench]:
+    """Give a worker that consumes, its broker and an empty catalog."""
+    redis_server.start()
+    worker = WorkerProcess(f"h{uuid4().hex[:8]}", tmp_path, redis_server.url)
+    app = make_app(Settings(broker_url=redis_server.url))
+    redis = open_redis(redis_server.url, client_name="test")
+    catalog = open_catalog(f"sqlite:///{tmp_path}/catalog.sqlite")
+    try:
+        worker.start()
+        yield Bench(worker, app, catalog, redis)
+    finally:
+        worker.close()
+        catalog.close()
+        redis.close()
+        app.close()
+
+
+@pytest.fixture(name="wait_until")
+def wait_until_fixture() -> Callable[..., Any]:
+    """Give the function that waits for a condition."""
+    return wait_until
