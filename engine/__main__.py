@@ -34,10 +34,18 @@ class EventWriter:
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._progress_at = 0.0
+        self._hold_at: str | None = None
+        self._release = CancelToken()
+
+    def hold(self, at: str | None, release: CancelToken) -> None:
+        """Stand still after the event `at` until the token is set; fault tests strike there."""
+        self._hold_at, self._release = at, release
 
     def step(self, step: Step) -> None:
         """Write a step event."""
         self.write("step", step=step.value)
+        if step == self._hold_at:
+            self._release.wait()
 
     def progress(self, done_bytes: int, total_bytes: int | None) -> None:
         """Write a progress event, not too often."""
@@ -45,6 +53,8 @@ class EventWriter:
         if now - self._progress_at >= PROGRESS_SECONDS:
             self._progress_at = now
             self.write("progress", bytes=done_bytes, total=total_bytes)
+            if self._hold_at == "progress":
+                self._release.wait()
 
     def guest(self, state: str) -> None:
         """Write that the guest was paused or resumed."""
@@ -108,7 +118,9 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _frame: cancel.cancel(f"by {signal.Signals(received).name}"))
     try:
-        outcome = run(parse_request(sys.stdin.read()), events, cancel)
+        request = parse_request(sys.stdin.read())
+        events.hold(request.hold_at, cancel)
+        outcome = run(request, events, cancel)
     except EngineError as error:
         events.write("error", error=error.to_dict())
         return error.exit_code

@@ -24,6 +24,10 @@ class CancelToken:
         """True once somebody asked."""
         return self._event.is_set()
 
+    def wait(self) -> None:
+        """Return once somebody asked."""
+        self._event.wait()
+
     def raise_if_cancelled(self, where: str) -> None:
         """Raise CancelledError once somebody asked."""
         if self._event.is_set():

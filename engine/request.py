@@ -46,6 +46,8 @@ class EngineRequest:
     allowed_roots: list[str] | None = None
     #: Directory of libvirt's managed save images, so that they can be measured; None = unknown.
     managed_save_dir: str | None = None
+    #: For fault tests: stand still at this step (or at the first "progress") until killed or cancelled.
+    hold_at: str | None = None
     v: int = REQUEST_VERSION
 
     def __post_init__(self) -> None:

@@ -202,7 +202,7 @@ class _Save:
                 before.name,
                 f"libvirt went away while the guest was let go ({call.error})",
                 "",
-                f"the image is whole and kept in {self._plan.place.staging}: see whether the guest still runs",
+                f"its image is kept, whole, in {self._plan.place.staging}: see whether it still runs",
             ) from error
         if any(now.uuid == before.uuid and now.run_id == before.run_id for now in domains):
             raise call.error

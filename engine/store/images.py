@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Final
 
 from engine.directio.buffers import BufferRing
-from engine.directio.residency import drop_clean_pages
 from engine.directio.target import DirectFile, open_direct
 from engine.errors import ImageFormatError, ImageIncompleteError, StorageError
 from engine.flags import BypassPolicy
@@ -46,9 +45,7 @@ def open_image(path: Path, policy: BypassPolicy) -> OpenImage:
     file = open_direct(path, os.O_RDONLY, policy)
     try:
         size = os.fstat(file.fd).st_size
-        if policy is not BypassPolicy.OFF:
-            # What others left in the cache is not ours to answer for afterwards.
-            drop_clean_pages(file.fd)
+        file.forget_cached()
         head, first_bytes = read_head(file)
         manifest = read_manifest(manifest_of(path))
         _check_size(path, size, head, manifest)
