@@ -141,7 +141,10 @@ class _Native:
             self.seconds = time.monotonic() - self.called_at
             operation.reach(Step.COMMITTED)
         if self._fd >= 0:
-            # The image is unlinked by now, yet this descriptor still shows what the start left in the cache.
+            # libvirt reads the head through the cache even with the flag. The image is unlinked by now,
+            # yet this descriptor still shows what stays when those pages are given up.
+            if self.policy is not BypassPolicy.OFF:
+                drop_clean_pages(self._fd)
             self.resident = resident_bytes(self._fd)
             os.close(self._fd)
             self._fd = -1
