@@ -7,12 +7,13 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
+from engine.checksum import Checksum
 from engine.directio.target import DirectFile
 from engine.domxml.changes import Change
 from engine.domxml.document import parse_domain_xml
 from engine.flags import BypassFailure, BypassPolicy
 from engine.image.head import ImageHead
-from engine.image.manifest import Checksum, Manifest
+from engine.image.manifest import Manifest
 from engine.operation import Operation
 from engine.outcome import BypassReport, Outcome
 from engine.preflight import SavePlan

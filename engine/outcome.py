@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from engine.checksum import Checksum
 from engine.domxml.changes import Change
 from engine.flags import BypassFailure, BypassPolicy
-from engine.image.manifest import Checksum
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

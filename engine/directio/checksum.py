@@ -9,7 +9,7 @@ from typing import Final
 
 from blake3 import blake3
 
-from engine.image.manifest import PART_SIZE, Checksum
+from engine.checksum import PART_SIZE, Checksum
 
 ALGORITHM: Final = "blake3"
 

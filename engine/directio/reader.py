@@ -9,11 +9,11 @@ from contextlib import closing
 from typing import Final
 
 from engine.cancel import CancelToken
+from engine.checksum import PART_SIZE, Checksum
 from engine.directio.buffers import BufferRing
 from engine.directio.checksum import StreamChecksum
 from engine.directio.target import DirectFile
 from engine.errors import ChecksumError, ImageIncompleteError
-from engine.image.manifest import PART_SIZE, Checksum
 from engine.units import MiB, round_up
 
 #: Reads in flight at one time.

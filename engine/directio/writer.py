@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 from engine.cancel import CancelToken
+from engine.checksum import Checksum
 from engine.directio.buffers import BufferRing
 from engine.directio.checksum import StreamChecksum
 from engine.directio.pipes import fill_from_pipe
 from engine.directio.target import DirectFile
-from engine.image.manifest import Checksum
 from engine.units import round_up
 
 #: Writes in flight at one time.

@@ -9,24 +9,13 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
+from engine.checksum import PART_SIZE, Checksum
 from engine.errors import ImageFormatError
 
 MANIFEST_FORMAT: Final = 1
-#: Bytes of image that one part checksum covers.
-PART_SIZE: Final = 64 * 1024 * 1024
 _TEXTS: Final = ("job_id", "op", "domain", "domain_uuid", "host", "taken_at")
 #: Bytes; a manifest of a 16 TiB image stays below.
 MANIFEST_SIZE_MAX: Final = 32 * 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Checksum:
-    """Checksums of a whole image file and of each of its parts, lower-case hex."""
-
-    algorithm: str
-    value: str
-    part_size: int = PART_SIZE
-    parts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
