@@ -1,0 +1,72 @@
+"""Carry an order out, here or on the fleet, and report what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import click
+
+from cli.display import open_display
+from cli.failure import format_failure
+from cli.finished import COLUMNS, NUMBERS, Finished, exit_code_of
+from cli.order import Order
+from cli.output import print_json, print_table
+
+
+def operate(order: Order, *, dxml: str | None = None) -> int:
+    """Do what the order says, print what became of it, and return the exit code.
+
+    Raises:
+        EngineError: nothing was begun, or nobody waits for it any more; the sentence says which.
+    """
+    if dxml is not None:
+        order = replace(order, params={**order.params, "dxml": dxml})
+    display = open_display(is_silent=order.as_json or order.is_quiet)
+    with display:
+        if order.is_local:
+            from cli.local import run_here
+
+            finished = run_here(order, display)
+        else:
+            from cli.fleet import run_on_fleet
+
+            finished = run_on_fleet(order, display)
+    if order.as_json:
+        report_json(finished, is_single=order.is_single)
+    elif not order.is_waiting:
+        report_queued(finished, is_quiet=order.is_quiet)
+    else:
+        report_text(finished, is_told=display.tells_endings, is_quiet=order.is_quiet)
+    return exit_code_of(finished)
+
+
+def report_json(finished: Sequence[Finished], *, is_single: bool) -> None:
+    """Print one object for one domain, a list of them under "results" for several."""
+    documents = [one.to_dict() for one in finished]
+    print_json(documents[0] if is_single and documents else {"results": documents})
+
+
+def report_queued(finished: Sequence[Finished], *, is_quiet: bool) -> None:
+    """Print the id of each job on stdout, then one line for each domain that got none on stderr."""
+    if not is_quiet:
+        for one in finished:
+            if one.job_id is not None:
+                click.echo(one.job_id)
+    _report_failures(finished)
+
+
+def report_text(finished: Sequence[Finished], *, is_told: bool, is_quiet: bool) -> None:
+    """Print the endings that were not told yet on stdout, then one line for each failure on stderr."""
+    if not is_told and not is_quiet:
+        if len(finished) > 1:
+            print_table(COLUMNS, [one.row() for one in finished], right=NUMBERS)
+        elif finished and finished[0].error is None:
+            click.echo(finished[0].sentence())
+    _report_failures(finished)
+
+
+def _report_failures(finished: Sequence[Finished]) -> None:
+    for one in finished:
+        if one.error is not None:
+            click.echo(format_failure(one.error), err=True)

@@ -1,0 +1,56 @@
+"""fleetsave restore: start a guest from an image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cli.command import Command
+from cli.operate import operate
+from cli.options import bypass_option, dxml_option, paused_option, place_options, running_option
+from cli.order import Order, read_dxml
+
+
+@click.command(
+    cls=Command,
+    examples=(
+        "fleetsave points list --domain web-1                  what there is to restore",
+        "fleetsave restore 20260131T220000Z-5f0c...            a restore point by its name, on its host",
+        "fleetsave restore /srv/images/web-1.save --host alpha an image file on a host",
+        "fleetsave restore web-1.save --dxml new.xml --paused  with other domain XML, not yet running",
+        "fleetsave restore web-1.save --local                  here, without broker and catalog",
+    ),
+)
+@click.argument("path", metavar="POINT|PATH")
+@dxml_option
+@running_option
+@paused_option
+@click.option("--reset-nvram", is_flag=True, help="Start with a fresh copy of the firmware's variables.")
+@bypass_option
+@place_options
+def restore(
+    path: str,
+    *,
+    dxml: Path | None,
+    running: bool,
+    paused: bool,
+    reset_nvram: bool,
+    bypass_cache: str,
+    **place: Any,
+) -> int:
+    """Start the guest of a restore point or save image where it was when it was saved.
+
+    Images that virsh save made are restored, too. The image is only read, and every byte of it is
+    checked before the guest runs.
+    """
+    params = {
+        "path": path,
+        "bypass_cache": bypass_cache,
+        "running": running,
+        "paused": paused,
+        "reset_nvram": reset_nvram,
+    }
+    order = Order(op="restore", params=params, **place)
+    return operate(order, dxml=read_dxml(dxml))
