@@ -120,7 +120,7 @@ class LibvirtHypervisor:
                 uri,
                 f"cannot connect: {error.get_error_message()}",
                 "a libvirt that answers",
-                "is libvirtd running, and may this user talk to it? try: virsh -c URI list",
+                f"is libvirtd running, and may this user talk to it? try: virsh -c {uri} list",
                 error.get_error_code(),
             ) from error
         self.driver = str(self._conn.getType()).lower()
