@@ -25,14 +25,24 @@ _START_FIELD: Final = 19
 
 def read_start_ticks(pid: int) -> int | None:
     """Return when the process started, in clock ticks since boot, or None if there is no such process."""
-    fields = _read_stat(pid)
+    fields = read_stat(pid)
     return None if fields is None else int(fields[_START_FIELD])
 
 
 def is_alive(pid: int, start_ticks: int) -> bool:
     """Tell whether that very process still runs: a zombie and a later bearer of its id do not count."""
-    fields = _read_stat(pid)
+    fields = read_stat(pid)
     return fields is not None and fields[_STATE_FIELD] != "Z" and int(fields[_START_FIELD]) == start_ticks
+
+
+def read_stat(pid: int) -> list[str] | None:
+    """Return the fields of /proc/PID/stat from the state on, or None if there is no such process."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # The command name stands in parentheses and may hold spaces and parentheses itself.
+    return text[text.rindex(")") + 2 :].split()
 
 
 def list_owned(uids: Collection[int]) -> list[int]:
@@ -88,7 +98,7 @@ def _list_pids() -> Iterator[int]:
 
 
 def _is_owned(pid: int, uids: Collection[int]) -> bool:
-    fields = _read_stat(pid)
+    fields = read_stat(pid)
     if fields is None or fields[_STATE_FIELD] == "Z":
         return False
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
@@ -103,12 +113,3 @@ def _read_name(pid: int) -> str:
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         return Path(f"/proc/{pid}/comm").read_text().strip()
     return "gone"
-
-
-def _read_stat(pid: int) -> list[str] | None:
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    # The command name stands in parentheses and may hold spaces and parentheses itself.
-    return text[text.rindex(")") + 2 :].split()

@@ -18,6 +18,7 @@ from cli.sandbox.initramfs import write_initramfs
 from cli.sandbox.kernel import find_kernel
 from cli.sandbox.lease import Lease, sweep
 from cli.sandbox.project import GUEST_CACHE, Project, open_project
+from cli.sandbox.reaper import Reaper
 from cli.sandbox.users import User, add_user
 
 #: Disk-backed on every Debian, unlike /tmp: files below it take O_DIRECT.
@@ -49,12 +50,14 @@ class Sandbox:
         sweep(parent)
         self._lease: Lease | None = Lease.take(parent)
         self.base = self._lease.base
+        self._reaper: Reaper | None = None
         self.hosts = {}
         self._accounts: list[Account] = []
         self._broker: Account | None = None
         self._brokers = 0
         atexit.register(self.close)
         try:
+            self._reaper = Reaper()
             self._add_hosts(host_names)
         except BaseException as error:
             try:
@@ -106,6 +109,8 @@ class Sandbox:
         finally:
             for account in self._accounts:
                 account.reap()
+            if self._reaper is not None:
+                self._reaper.stop()
 
     def _add_hosts(self, names: Sequence[str]) -> None:
         if not names:

@@ -53,10 +53,13 @@ def list_users(prefix: str) -> list[User]:
 def delete_user(name: str) -> None:
     """Delete the user and its group; one that is gone already is no error.
 
+    End its processes first: their user id may be given to the next user.
+
     Raises:
-        SandboxError: userdel refused, as it does while a process of the user runs.
+        SandboxError: userdel refused.
     """
-    _run_locked(["userdel", name], accepted=_NO_SUCH_USER)
+    # By force, or a zombie that process 1 of a container never collects would keep the user.
+    _run_locked(["userdel", "--force", name], accepted=_NO_SUCH_USER)
 
 
 def _run_locked(command: list[str], *, accepted: int = 0) -> None:

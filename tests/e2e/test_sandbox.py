@@ -28,6 +28,19 @@ print(host.user, flush=True)
 sys.stdin.read()
 """
 
+#: Starts and stops a guest; run as process 1, which all orphans fall to.
+_FIRST = """
+import sys, time
+from pathlib import Path
+from cli.sandbox import GuestSpec, Sandbox
+with Sandbox(("gamma",), parent=Path(sys.argv[1])) as sandbox:
+    guest = sandbox.hosts["gamma"].define(GuestSpec(name="first", fill_mib=0))
+    guest.start(paused=True)
+    begun = time.monotonic()
+    guest.host.virsh("destroy", "first")
+    print(time.monotonic() - begun)
+"""
+
 
 @pytest.fixture
 def parent() -> Iterator[Path]:
@@ -217,6 +230,19 @@ def test_next_start_sweeps_what_a_killed_owner_left(parent: Path) -> None:
     assert list_owned({uid}) == []
     assert user not in _user_names()
     assert list(parent.iterdir()) == []
+
+
+def test_guest_stops_at_once_where_nobody_collects_orphans(parent: Path) -> None:
+    """Process 1 of a container may be anything; libvirt waits a minute for a QEMU that stays a zombie."""
+    done = subprocess.run(
+        ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", _FIRST, str(parent)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert float(done.stdout) < 5
 
 
 def test_hosts_that_cannot_read_the_checkout_get_a_copy(
