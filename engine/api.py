@@ -15,10 +15,13 @@ from engine.domxml.document import parse_domain_xml
 from engine.errors import InvalidArgumentError, ReadOnlyError
 from engine.flags import BypassPolicy, SaveFlags, StartFlags
 from engine.hypervisor.connect import connect
+from engine.hypervisor.port import Hypervisor
 from engine.managed import managed_save, start
 from engine.observer import Observer, SilentObserver
 from engine.operation import Operation
 from engine.outcome import Outcome
+from engine.recover import Recovery
+from engine.recover import recover as put_right
 from engine.restore import restore
 from engine.save import save
 
@@ -213,6 +216,28 @@ def list_domains(uri: str) -> list[DomainSummary]:
         ]
     finally:
         hypervisor.close()
+
+
+def recover(uri: str, *, runtime_dir: Path | str, directories: Sequence[Path | str] = ()) -> list[Recovery]:
+    """Put right what engines left that are dead now: staging, images, guests.
+
+    Args:
+        uri: libvirt connection URI; connected to only when a guest has to be looked at.
+        runtime_dir: the engines' runtime directory.
+        directories: stores, and directories that images were saved into.
+    """
+    opened: list[Hypervisor] = []
+
+    def open_once() -> Hypervisor:
+        if not opened:
+            opened.append(connect(uri))
+        return opened[0]
+
+    try:
+        return put_right(Path(runtime_dir), [Path(directory) for directory in directories], open_once)
+    finally:
+        for hypervisor in opened:
+            hypervisor.close()
 
 
 def _tags(xml: str) -> tuple[str, ...]:

@@ -26,6 +26,7 @@ from engine.outcome import Outcome
 from engine.preflight import SavePlan, check_flags, preflight_save
 from engine.steps import Step
 from engine.store.images import read_head
+from engine.store.record import Record, read_boot_id
 from engine.store.staging import Staging
 from engine.store.workspace import lock_domain, open_workspace
 
@@ -52,7 +53,7 @@ def save(
     operation.reach(Step.PREFLIGHT)
     with (
         lock_domain(operation.runtime_dir, plan.domain.uuid, plan.domain.name),
-        open_workspace(operation.runtime_dir, operation.job_id) as workspace,
+        open_workspace(operation.runtime_dir, operation.job_id, plan.place.staging) as workspace,
     ):
         return _Save(operation, plan, dxml, flags, policy).run(workspace)
 
@@ -74,17 +75,19 @@ class _Save:
         self._flags = flags
         self._policy = policy
         self._called_at = 0.0
-        record = {
-            "job_id": operation.job_id,
-            "op": "save",
-            "domain": plan.domain.name,
-            "domain_uuid": plan.domain.uuid,
-            "run_id": plan.domain.run_id,
-            "was_running": plan.domain.is_running,
-            "final": str(plan.place.final),
-            "is_point": plan.place.is_point,
-            "pid": os.getpid(),
-        }
+        #: The guest has been let go, or may have been: the image in staging must not be thrown away.
+        self._is_only_copy = False
+        record = Record(
+            job_id=operation.job_id,
+            op="save",
+            domain=plan.domain.name,
+            domain_uuid=plan.domain.uuid,
+            run_id=plan.domain.run_id,
+            was_running=plan.domain.is_running,
+            final=str(plan.place.final),
+            is_point=plan.place.is_point,
+            boot_id=read_boot_id(),
+        )
         self._staging = Staging(plan.place, record)
 
     def run(self, workspace: Path) -> Outcome:
@@ -98,11 +101,12 @@ class _Save:
                 return self._transfer(file, SaveStream(workspace, self._operation.cancel))
             finally:
                 file.close()
-        except UndecidedError:
+        except BaseException:
+            if not self._is_only_copy:
+                self._staging.discard()
             raise
-        except EngineError:
-            self._staging.discard()
-            raise
+        finally:
+            self._staging.release()
 
     def _transfer(self, file: DirectFile, stream: SaveStream) -> Outcome:
         operation, uuid = self._operation, self._plan.domain.uuid
@@ -116,9 +120,11 @@ class _Save:
             transfer = self._write(file, stream, call)
             manifest = self._prepare(file, transfer)
             operation.reach(Step.COMMIT)
+            self._is_only_copy = True
             stream.commit(call)
         except BaseException:
             self._abort(stream, call)
+            self._is_only_copy = False
             raise
         call.wait()
         stream.close()
@@ -205,6 +211,7 @@ class _Save:
                 f"its image is kept, whole, in {self._plan.place.staging}: see whether it still runs",
             ) from error
         if any(now.uuid == before.uuid and now.run_id == before.run_id for now in domains):
+            self._is_only_copy = False
             raise call.error
 
     def _paused_seconds(self) -> float:

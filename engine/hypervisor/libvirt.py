@@ -183,7 +183,8 @@ class LibvirtHypervisor:
 
     def _describe(self, domain: Any) -> Domain:
         with _translated(domain.name()):
-            state, maximum = domain.info()[:2]
+            maximum = domain.maxMemory()
+            state, reason = domain.state()
             run_id = domain.ID()
             job = domain.jobInfo()[0] if run_id >= 0 and self.driver == "qemu" else 0
             return Domain(
@@ -192,6 +193,8 @@ class LibvirtHypervisor:
                 run_id=run_id,
                 state=_STATES.get(state, f"state {state}"),
                 is_persistent=bool(domain.isPersistent()),
+                is_paused_by_user=state == libvirt.VIR_DOMAIN_PAUSED
+                and reason == libvirt.VIR_DOMAIN_PAUSED_USER,
                 memory_bytes=maximum * 1024,
                 resident_memory_bytes=self._resident(domain) if run_id >= 0 else 0,
                 has_managed_save=self._has_managed_save(domain),

@@ -21,6 +21,8 @@ class Domain:
     #: libvirt's word: "running", "paused", "shut off", ...
     state: str
     is_persistent: bool
+    #: Paused because a person asked for it.
+    is_paused_by_user: bool
     #: Most memory the guest can have, bytes.
     memory_bytes: int
     #: Memory the hypervisor process holds now, bytes; 0 where unknown.

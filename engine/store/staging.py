@@ -7,29 +7,27 @@ and libvirt may have let the guest go: it may be the only copy of that guest.
 
 from __future__ import annotations
 
-import json
+import fcntl
 import os
 import shutil
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
 
 from engine.directio.syscalls import rename_exclusively
 from engine.directio.target import storage_error
 from engine.errors import NoSpaceError, StorageError
 from engine.store.places import IMAGE_NAME, MANIFEST_NAME, XML_NAME, Place, manifest_of
-
-RECORD_NAME: Final = "record.json"
-WRITING: Final = "writing"
-PREPARED: Final = "prepared"
+from engine.store.record import PREPARED, RECORD_NAME, WRITING, Record
 
 
 class Staging:
     """One job's private directory on the target's file system."""
 
-    def __init__(self, place: Place, record: dict[str, Any]) -> None:
+    def __init__(self, place: Place, record: Record) -> None:
         self._place = place
         self._record = record
+        self._lock: int | None = None
         self.image = place.staging / IMAGE_NAME
 
     def create(self) -> None:
@@ -42,9 +40,16 @@ class Staging:
         try:
             staging.parent.mkdir(mode=0o700, exist_ok=True)
             staging.mkdir(mode=0o700)
+            self._lock = lock_directory(staging)
         except OSError as error:
             raise storage_error(str(staging), error, "making the staging directory") from error
         self._write_record(WRITING)
+
+    def release(self) -> None:
+        """Let go of the directory: from now on it belongs to nobody who lives."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def prepare(self, manifest: str, domain_xml: str) -> None:
         """Record durably that the image in staging is whole.
@@ -57,8 +62,11 @@ class Staging:
         self._write(MANIFEST_NAME, manifest)
         self._write_record(PREPARED)
 
-    def publish(self, manifest: str) -> Path:
+    def publish(self, manifest: str | None = None) -> Path:
         """Make the image visible under its final name; return that name.
+
+        A publish that was interrupted may be called again. The manifest replaces the one
+        of `prepare`, None keeps that one.
 
         Should the name have been taken meanwhile, the job's id is added to it: the guest
         is gone by now, so its image must not fail to appear.
@@ -67,8 +75,9 @@ class Staging:
             StorageError, NoSpaceError: the image is still in staging, whole.
         """
         # On a full disk the manifest of `prepare` stays: it lacks only what was measured since.
-        with suppress(StorageError, NoSpaceError):
-            self._write(MANIFEST_NAME, manifest)
+        if manifest is not None:
+            with suppress(StorageError, NoSpaceError):
+                self._write(MANIFEST_NAME, manifest)
         try:
             if self._place.is_point:
                 return self._publish_point()
@@ -92,7 +101,8 @@ class Staging:
         staged_manifest = self._place.staging / MANIFEST_NAME
         try:
             # The manifest first: an image that is visible has its manifest.
-            rename_exclusively(staged_manifest, manifest_of(final))
+            if staged_manifest.exists():
+                rename_exclusively(staged_manifest, manifest_of(final))
             rename_exclusively(self.image, final)
         except FileExistsError:
             spare = final.with_name(f"{final.name}.{self._place.staging.name.removeprefix('.fleetsave-')}")
@@ -109,7 +119,7 @@ class Staging:
         shutil.rmtree(self._place.staging, ignore_errors=True)
 
     def _write_record(self, state: str) -> None:
-        self._write(RECORD_NAME, json.dumps({**self._record, "state": state}, indent=2) + "\n")
+        self._write(RECORD_NAME, replace(self._record, state=state).to_json())
 
     def _write(self, name: str, text: str) -> None:
         """Write one small file whole, synced, by rename."""
@@ -124,6 +134,23 @@ class Staging:
             sync_directory(self._place.staging)
         except OSError as error:
             raise storage_error(str(path), error, "writing") from error
+
+
+def lock_directory(directory: Path) -> int | None:
+    """Take a directory for this process, however long it lives; None when another has it.
+
+    Returns: a descriptor to close when done.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        return None
+    return fd
 
 
 def sync_directory(directory: Path) -> None:

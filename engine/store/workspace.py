@@ -6,31 +6,59 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Final
 
 from engine.directio.target import storage_error
 from engine.errors import DomainBusyError
+from engine.store.staging import lock_directory
+
+JOBS_NAME: Final = "jobs"
+#: In a job's runtime directory: where it writes.
+STAGING_LINK: Final = "staging"
 
 
 @contextmanager
-def open_workspace(runtime_dir: Path, job_id: str) -> Iterator[Path]:
-    """Give a job a 0700 directory of its own, gone afterwards.
+def open_workspace(runtime_dir: Path, job_id: str, staging: Path | None = None) -> Iterator[Path]:
+    """Give a job a 0700 directory of its own, locked while it lives, gone afterwards.
+
+    Args:
+        runtime_dir: the engine's runtime directory; made when missing.
+        job_id: names the directory.
+        staging: where the job will write; a link to it lets recovery find it after a crash.
 
     Raises:
         StorageError: it cannot be made.
     """
-    directory = runtime_dir / "jobs" / job_id
+    directory = runtime_dir / JOBS_NAME / job_id
     try:
         runtime_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         directory.parent.mkdir(mode=0o700, exist_ok=True)
         directory.mkdir(mode=0o700)
+        lock = lock_directory(directory)
+        if staging is not None:
+            (directory / STAGING_LINK).symlink_to(staging)
     except OSError as error:
         raise storage_error(str(directory), error, "making the job's runtime directory") from error
     try:
         yield directory
     finally:
-        shutil.rmtree(directory, ignore_errors=True)
+        remove_workspace(directory)
+        if lock is not None:
+            os.close(lock)
+
+
+def remove_workspace(directory: Path) -> None:
+    """Remove a job's runtime directory in one instant, then what was in it.
+
+    A path inside that libvirt may still be about to open must not go missing by itself:
+    libvirt would make a plain file of it and save the guest into that.
+    """
+    gone = directory.with_name(f".gone-{directory.name}")
+    with suppress(FileNotFoundError):
+        directory.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
 
 
 @contextmanager

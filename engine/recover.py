@@ -1,0 +1,139 @@
+"""Put right what a dead engine left: sweep its staging, publish its only copy, resume its guest.
+
+libvirt has let the guest go on by itself when the engine died (docs/decisions/0001); what
+is left is to tell an image that nobody needs from one that is all there is of a guest.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.errors import DomainBusyError, EngineError, ImageFormatError
+from engine.hypervisor.port import Domain, Hypervisor
+from engine.store.places import STAGING_NAME, Place
+from engine.store.record import PREPARED, RECORD_NAME, Record, parse_record, read_boot_id
+from engine.store.staging import Staging, lock_directory
+from engine.store.workspace import JOBS_NAME, STAGING_LINK, lock_domain, remove_workspace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recovery:
+    """One thing that was put right, or that could not be."""
+
+    #: "discarded", "published", "resumed" or "undecided".
+    kind: str
+    job_id: str
+    domain: str
+    #: The image that was published, or the staging directory.
+    path: str
+    #: A sentence for people.
+    detail: str
+
+
+def recover(
+    runtime_dir: Path, directories: Sequence[Path], open_hypervisor: Callable[[], Hypervisor]
+) -> list[Recovery]:
+    """Put right what engines left that are dead now; engines that live are not disturbed.
+
+    Args:
+        runtime_dir: the engines' runtime directory.
+        directories: stores, and directories that `save --to` wrote into.
+        open_hypervisor: called only when a guest has to be looked at.
+
+    Returns: what was done. An "undecided" stays as it is, for the next time.
+    """
+    candidates = {*_dead_workspaces(runtime_dir), *_stagings(directories)}
+    done: list[Recovery] = []
+    for staging in sorted(candidates):
+        lock = lock_directory(staging) if staging.is_dir() else None
+        if lock is None:
+            continue
+        try:
+            done += _recover_staging(staging, runtime_dir, open_hypervisor)
+        finally:
+            os.close(lock)
+    return done
+
+
+def _dead_workspaces(runtime_dir: Path) -> Iterator[Path]:
+    """Remove the runtime directories of dead engines; yield where they were writing."""
+    jobs = runtime_dir / JOBS_NAME
+    for directory in sorted(jobs.iterdir()) if jobs.is_dir() else ():
+        lock = lock_directory(directory)
+        if lock is None:
+            continue
+        link = directory / STAGING_LINK
+        if link.is_symlink():
+            yield link.readlink()
+        remove_workspace(directory)
+        os.close(lock)
+
+
+def _stagings(directories: Sequence[Path]) -> Iterator[Path]:
+    """Yield every staging directory of stores and of directories that files were saved into."""
+    for directory in directories:
+        for pattern in (f"{STAGING_NAME}/*", ".fleetsave-*"):
+            yield from (path for path in directory.glob(pattern) if path.is_dir())
+
+
+def _recover_staging(
+    staging: Path, runtime_dir: Path, open_hypervisor: Callable[[], Hypervisor]
+) -> list[Recovery]:
+    try:
+        record = parse_record((staging / RECORD_NAME).read_text(), path=str(staging / RECORD_NAME))
+    except (OSError, ImageFormatError):
+        # The record is the first thing written, by rename: without it nothing else was.
+        shutil.rmtree(staging, ignore_errors=True)
+        return [_told("discarded", None, staging, "a staging directory that was never begun")]
+    try:
+        with lock_domain(runtime_dir, record.domain_uuid, record.domain):
+            return _settle(staging, record, open_hypervisor)
+    except DomainBusyError:
+        return [_told("undecided", record, staging, "another operation runs on the domain")]
+
+
+def _settle(staging: Path, record: Record, open_hypervisor: Callable[[], Hypervisor]) -> list[Recovery]:
+    """Decide by what became of the guest whether its image is needed."""
+    try:
+        hypervisor = open_hypervisor()
+        guest = _same_guest(hypervisor, record)
+    except EngineError as error:
+        return [_told("undecided", record, staging, f"the guest cannot be looked at: {error}")]
+    place = Place(final=Path(record.final), staging=staging, is_point=record.is_point)
+    work = Staging(place, record)
+    if record.state == PREPARED and guest is None and work.image.exists():
+        try:
+            path = work.publish()
+        except EngineError as error:
+            return [_told("undecided", record, staging, f"the image could not be published: {error}")]
+        return [_told("published", record, path, "the guest had been let go; its image is whole")]
+    shutil.rmtree(staging, ignore_errors=True)
+    done = [_told("discarded", record, staging, "the guest had not been let go")]
+    if guest is not None and record.was_running and guest.state == "paused" and not guest.is_paused_by_user:
+        hypervisor.resume(guest.uuid)
+        done.append(_told("resumed", record, staging, "the guest ran before the operation"))
+    return done
+
+
+def _same_guest(hypervisor: Hypervisor, record: Record) -> Domain | None:
+    """Return the domain if the very guest of the record is still there."""
+    if record.boot_id != read_boot_id():
+        return None
+    for domain in hypervisor.list_domains():
+        if domain.uuid == record.domain_uuid and domain.run_id == record.run_id:
+            return domain
+    return None
+
+
+def _told(kind: str, record: Record | None, path: Path, detail: str) -> Recovery:
+    return Recovery(
+        kind=kind,
+        job_id=record.job_id if record else "",
+        domain=record.domain if record else "",
+        path=str(path),
+        detail=detail,
+    )
