@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import structlog
 from celery import Celery, bootsteps, signals
+from celery.exceptions import CPendingDeprecationWarning
 
 from tasks.app import make_app
 from tasks.config import Settings
@@ -41,6 +43,8 @@ def run_worker(
         UsageError: another worker uses the same state directory, or the metrics port is taken.
     """
     configure_logging()
+    # At each lost connection Celery would announce a change of its own that concerns late acks only.
+    warnings.simplefilter("ignore", CPendingDeprecationWarning)
     # Journal and event files hold domain XML, which may hold passwords.
     os.umask(0o077)
     if list_domains is None:

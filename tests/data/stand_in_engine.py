@@ -1,7 +1,8 @@
 """Speak the engine's contract without a hypervisor: the domain's name says how the operation goes.
 
-`wait-...` stands at step "stream" until the file `go` appears in the runtime directory, `crash-...` kills itself,
-`refuse-...` ends with an error, `silent-...` ends without a last line; every other domain succeeds.
+`wait-...` stands at step "stream" until the file `go` appears in the runtime directory, `crash-...`
+kills itself, `refuse-...` ends with an error, `silent-...` ends without a last line; every other domain
+succeeds.
 Each start is noted in the file `starts` of the runtime directory.
 """
 

@@ -51,10 +51,11 @@ class WorkerProcess:
         self._log = folder / "worker.log"
         self._process: subprocess.Popen[bytes] | None = None
         self.metrics_port = 0
+        self._log_offset = 0
 
-    def start(self) -> None:
+    def start(self, *, is_awaited: bool = True) -> None:
         """Start and wait until it consumes."""
-        size = self._log.stat().st_size if self._log.exists() else 0
+        self._log_offset = self._log.stat().st_size if self._log.exists() else 0
         environment = {
             **os.environ,
             "PYTHONPATH": str(_ROOT),
@@ -70,7 +71,12 @@ class WorkerProcess:
             self._process = subprocess.Popen(
                 [sys.executable, str(_WORKER)], stdout=log, stderr=log, env=environment, cwd=self.folder
             )
-        self.metrics_port = wait_until(lambda: self._ready(size), what="worker ready")["metrics_port"]
+        if is_awaited:
+            self.wait_ready()
+
+    def wait_ready(self) -> None:
+        """Wait until it consumes."""
+        self.metrics_port = wait_until(self._ready, what="worker ready")["metrics_port"]
 
     def log_lines(self, offset: int = 0) -> list[dict[str, Any]]:
         """Return what it has logged."""
@@ -120,10 +126,12 @@ class WorkerProcess:
         samples = (sample for family in families for sample in family.samples)
         return next((s.value for s in samples if s.name == name and s.labels == labels), None)
 
-    def _ready(self, offset: int) -> dict[str, Any] | None:
+    def _ready(self) -> dict[str, Any] | None:
         assert self._process is not None
         assert self._process.poll() is None, self._log.read_text()[-4000:]
-        return next((line for line in self.log_lines(offset) if line.get("event") == "worker ready"), None)
+        return next(
+            (line for line in self.log_lines(self._log_offset) if line.get("event") == "worker ready"), None
+        )
 
 
 @dataclass

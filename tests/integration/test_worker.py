@@ -215,14 +215,20 @@ def test_worker_keeps_few_connections_and_says_that_it_polls(
     assert bench.worker.metric("fleetsave_libvirt_up") == 1
 
 
-def test_second_worker_on_one_state_directory_is_refused(bench: Any, tmp_path: Path) -> None:
-    """Two recoveries would take up the same engines."""
-    from tasks.config import HostSettings, Settings
-    from tasks.errors import UsageError
-    from tasks.host import HostWorker
+def test_worker_that_starts_without_redis_hears_the_doorbell_later(
+    bench: Any, redis_server: RedisServer, wait_until: Callable[..., Any]
+) -> None:
+    """Hosts outlive the broker: no order of starting is the wrong one."""
+    job = save(bench, "wait-1")
+    wait_until(bench.worker.engine_starts)
+    bench.worker.end(signal.SIGKILL)
+    redis_server.stop()
+    try:
+        bench.worker.start(is_awaited=False)
+        bench.worker.say_go()
+        wait_until(lambda: any(line["event"] == "events wait" for line in bench.worker.log_lines()))
+    finally:
+        redis_server.start()
 
-    host = HostSettings(
-        name="twin", state_dir=tmp_path / "state", runtime_dir=tmp_path / "run2", metrics_port=0
-    )
-    with pytest.raises(UsageError, match="another worker"):
-        HostWorker(Settings(host=host), engine_command=("true",), list_domains=lambda _: [])
+    assert end_of(bench, job).state is JobState.SUCCEEDED
+    bench.worker.wait_ready()

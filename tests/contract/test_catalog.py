@@ -1,0 +1,305 @@
+"""What every database that holds a catalog must do; SQLite so far, PostgreSQL by one more URL."""
+
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+
+from tasks.catalog import Catalog, JobView, migrate, models, open_catalog, queries
+from tasks.catalog.apply import apply_event
+from tasks.catalog.database import create_database_engine
+from tasks.errors import BrokerError, ConfigError
+from tasks.host_event import EventKind, HostEvent
+from tasks.states import JobState
+
+T0 = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    """Give the URL of an empty database."""
+    return f"sqlite:///{tmp_path}/catalog.sqlite"
+
+
+@pytest.fixture
+def catalog(url: str) -> Iterator[Catalog]:
+    """Give an empty catalog."""
+    with open_catalog(url) as opened:
+        yield opened
+
+
+def add_job(
+    catalog: Catalog, job_id: str = "j1", *, target: str = "web-1", host: str = "alpha", **more: Any
+) -> None:
+    """Add a queued save."""
+    values: dict[str, Any] = {
+        "op": "save", "domain": "web-1", "params": {}, "state": str(JobState.QUEUED), "created_at": T0,
+    }  # fmt: skip
+    with catalog.write() as session:
+        session.add(models.Job(id=job_id, host=host, target=target, **(values | more)))
+
+
+def apply(catalog: Catalog, *events: HostEvent, host: str = "alpha") -> list[bool]:
+    """Apply events, each in a transaction of its own."""
+    changed = []
+    for event in events:
+        with catalog.write() as session:
+            changed.append(apply_event(session, host, event))
+    return changed
+
+
+def event(
+    seq: int, kind: EventKind, body: dict[str, Any], *, job_id: str = "j1", host: str = "alpha"
+) -> HostEvent:
+    """Return an event, a second after the one before."""
+    return HostEvent(
+        host=host, kind=kind, at=T0 + timedelta(seconds=seq), body=body, job_id=job_id, attempt=1, seq=seq
+    )
+
+
+RESULT = {
+    "domain": "web-1",
+    "domain_uuid": "u-1",
+    "path": "/store/u-1/point",
+    "bytes": 2**40,
+    "checksum": {"algorithm": "blake3", "value": "ab"},
+}
+STORY = [
+    event(1, EventKind.STATE, {"state": "running", "reason": None}),
+    event(2, EventKind.STEP, {"step": "preflight"}),
+    event(3, EventKind.GUEST, {"state": "paused"}),
+    event(5, EventKind.PROGRESS, {"bytes": 10, "total": 100}),
+    event(6, EventKind.STEP, {"step": "stream"}),
+    event(9, EventKind.PROGRESS, {"bytes": 90, "total": 100}),
+    event(10, EventKind.STATE, {"state": "committing", "reason": None}),
+    event(11, EventKind.STATE, {"state": "succeeded", "reason": None, "result": RESULT}),
+]
+
+
+def one(catalog: Catalog, job_id: str = "j1") -> JobView:
+    """Return a job that must be there."""
+    job = queries.find_job(catalog, job_id)
+    assert job is not None
+    return job
+
+
+def check_end_of_story(catalog: Catalog) -> None:
+    """Compare with what the story leads to."""
+    job = one(catalog)
+    assert (job.state, job.step, job.bytes_done, job.bytes_total) == (JobState.SUCCEEDED, "stream", 90, 100)
+    assert (job.domain_name, job.domain_uuid, job.result, job.error) == ("web-1", "u-1", RESULT, None)
+    assert (job.started_at, job.finished_at) == (T0 + timedelta(seconds=1), T0 + timedelta(seconds=11))
+    events = queries.list_job_events(catalog, "j1")
+    assert [e.seq for e in events] == [1, 2, 3, 6, 10, 11]
+    assert events[0].at == T0 + timedelta(seconds=1)
+    [point] = queries.list_restore_points(catalog)
+    assert (point.size_bytes, point.manifest_path) == (2**40, "/store/u-1/point/manifest.json")
+    with catalog.read() as session:
+        [attempt] = session.scalars(select(models.Attempt)).all()
+    assert (attempt.number, attempt.state) == (1, "succeeded")
+    assert (attempt.started_at, attempt.finished_at) == (job.started_at, job.finished_at)
+
+
+def test_migrations_make_the_tables_that_the_models_describe(url: str) -> None:
+    """No difference that Alembic can see, and none twice."""
+    migrate(url)
+    migrate(url)
+    engine = create_database_engine(url)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, models.Base.metadata) == []
+    engine.dispose()
+
+
+def test_many_may_migrate_at_once(url: str) -> None:
+    """Each command of an operator opens the catalog."""
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            migrate(url)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the test shows it
+            errors.append(error)
+
+    threads = [threading.Thread(target=run) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+
+
+def test_story_told_once_in_order(catalog: Catalog) -> None:
+    """Job, attempt, events and restore point."""
+    add_job(catalog)
+    assert all(apply(catalog, *STORY))
+    check_end_of_story(catalog)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(order=st.permutations(STORY), again=st.lists(st.sampled_from(STORY), max_size=5))
+def test_story_told_in_any_order_and_repeated(
+    tmp_path_factory: pytest.TempPathFactory, order: list[HostEvent], again: list[HostEvent]
+) -> None:
+    """The end is the same; what is told again changes nothing."""
+    with open_catalog(f"sqlite:///{tmp_path_factory.mktemp('c')}/c.sqlite") as catalog:
+        add_job(catalog)
+        apply(catalog, *order)
+        check_end_of_story(catalog)
+        assert not any(apply(catalog, *again))
+        check_end_of_story(catalog)
+
+
+def test_final_state_never_changes(catalog: Catalog) -> None:
+    """Whatever a host says later; the story keeps it."""
+    add_job(catalog)
+    failed = {"state": "failed", "reason": "no space", "error": {"class": "NoSpaceError", "code": 21}}
+    apply(catalog, event(1, EventKind.STATE, failed))
+    apply(catalog, event(2, EventKind.STATE, {"state": "succeeded", "result": RESULT}))
+    job = one(catalog)
+    assert (job.state, job.reason, job.result) == (JobState.FAILED, "no space", None)
+    assert job.error == failed["error"]
+    assert queries.list_restore_points(catalog) == []
+
+
+def test_host_cannot_speak_about_another_hosts_job(catalog: Catalog) -> None:
+    """Neither in its own name nor in the other's."""
+    add_job(catalog, host="beta")
+    mine = event(1, EventKind.STATE, {"state": "lost"})
+    forged = event(1, EventKind.STATE, {"state": "lost"}, host="beta")
+    unknown = event(1, EventKind.STATE, {"state": "lost"}, job_id="nobody")
+    assert apply(catalog, mine, forged, unknown) == [False, False, False]
+    assert one(catalog).state is JobState.QUEUED
+
+
+def test_two_unfinished_jobs_cannot_share_a_domain(catalog: Catalog) -> None:
+    """The database refuses the second; other hosts, other domains and the time after the end are free."""
+    add_job(catalog, "j1")
+    with pytest.raises(IntegrityError):
+        add_job(catalog, "j2")
+    add_job(catalog, "j3", host="beta")
+    add_job(catalog, "j4", target="web-2")
+    apply(catalog, event(1, EventKind.STATE, {"state": "failed", "reason": "x"}))
+    add_job(catalog, "j5")
+
+
+def inventory(seconds: int, domains: list[str] | None, **facts: Any) -> HostEvent:
+    """Return an inventory with these domains."""
+    listed = domains and [
+        {
+            "uuid": f"u-{name}", "name": name, "state": "running", "memory_bytes": 2**33,
+            "persistent": True, "has_managed_save": False, "tags": ["prod"],
+        }
+        for name in domains
+    ]  # fmt: skip
+    body = {"facts": facts, "domains": listed}
+    return HostEvent(host="alpha", kind=EventKind.INVENTORY, at=T0 + timedelta(seconds=seconds), body=body)
+
+
+def test_inventory_replaces_the_one_before(catalog: Catalog) -> None:
+    """Domains that are gone go; without a list they stay; an older one changes nothing."""
+    apply(catalog, inventory(1, ["a", "b"], uri="qemu:///system", libvirt_up=True, store_free_bytes=2**41))
+    apply(catalog, inventory(3, ["b", "c"], uri="qemu:///system", libvirt_up=True))
+    assert apply(catalog, inventory(2, ["z"], uri="old"), inventory(3, ["z"])) == [False, False]
+    assert [domain.name for domain in queries.list_domains(catalog)] == ["b", "c"]
+    assert apply(catalog, inventory(4, None, uri="qemu:///system", libvirt_up=False)) == [True]
+    [host] = queries.list_hosts(catalog)
+    assert (host.uri, host.libvirt_up, host.seen_at) == ("qemu:///system", False, T0 + timedelta(seconds=4))
+    [domain] = queries.list_domains(catalog, name_or_uuid="u-c")
+    assert (domain.name, domain.tags, domain.memory_bytes) == ("c", ("prod",), 2**33)
+
+
+def test_facts_of_a_wrong_kind_are_unknown(catalog: Catalog) -> None:
+    """A host that errs does not stop the catalog."""
+    apply(catalog, inventory(1, [], uri=["x"], store_free_bytes="many", libvirt_up="yes"))
+    [host] = queries.list_hosts(catalog)
+    assert (host.uri, host.store_free_bytes, host.libvirt_up) == (None, None, None)
+
+
+def test_two_writers_wait_for_each_other(catalog: Catalog, url: str) -> None:
+    """Of SQLite's single writer nothing is seen."""
+    errors: list[BaseException] = []
+
+    def write(name: str) -> None:
+        with Catalog(url) as mine:
+            for number in range(20):
+                try:
+                    add_job(mine, f"{name}-{number}", target=f"{name}-{number}")
+                except BaseException as error:  # noqa: BLE001 - whatever it is, the test shows it
+                    errors.append(error)
+
+    threads = [threading.Thread(target=write, args=(name,)) for name in "abcd"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert len(queries.list_jobs(catalog)) == 80
+
+
+def test_failed_transaction_leaves_nothing(catalog: Catalog) -> None:
+    """All or none."""
+
+    def fail() -> None:
+        with catalog.write() as session:
+            session.add(models.Host(name="alpha"))
+            session.flush()
+            raise KeyError("stop")
+
+    with pytest.raises(KeyError):
+        fail()
+    assert queries.list_hosts(catalog) == []
+
+
+def test_jobs_are_found_by_what_people_know(catalog: Catalog) -> None:
+    """State, host, domain, run; newest first; bounded."""
+    for number in range(4):
+        created_at = T0 + timedelta(minutes=number)
+        add_job(
+            catalog,
+            f"j{number}",
+            target=str(number),
+            domain=f"web-{number % 2}",
+            run_id="r",
+            created_at=created_at,
+        )
+    add_job(catalog, "other", host="beta")
+
+    def ids(**filters: Any) -> list[str]:
+        return [job.job_id for job in queries.list_jobs(catalog, **filters)]
+
+    assert ids(run_id="r") == ["j3", "j2", "j1", "j0"]
+    assert ids(run_id="r", limit=2) == ["j3", "j2"]
+    assert ids(domain="web-0", run_id="r") == ["j2", "j0"]
+    assert ids(host="beta") == ["other"]
+    assert ids(states=[JobState.FAILED]) == []
+    assert {job.job_id for job in queries.find_jobs(catalog, ["j0", "j9"])} == {"j0"}
+
+
+def test_catalog_that_cannot_be_reached_says_so(tmp_path: Path) -> None:
+    """With the exit status of an unreachable broker or catalog."""
+    with pytest.raises(BrokerError, match="catalog") as caught:
+        open_catalog(f"sqlite:///{tmp_path}/none/c.sqlite")
+    assert caught.value.exit_code == 40
+
+
+@pytest.mark.parametrize("wrong", ["nonsense", "oracle9000://x", "mysql://x/y"])
+def test_catalog_url_that_means_nothing_is_a_setting_gone_wrong(wrong: str) -> None:
+    """Not a traceback."""
+    with pytest.raises(ConfigError, match="catalog_url"):
+        open_catalog(wrong)
+
+
+def test_moment_without_a_zone_is_refused(catalog: Catalog) -> None:
+    """Nobody knows which moment it means."""
+    with pytest.raises(Exception, match="needs a time zone"):
+        add_job(catalog, created_at=datetime(2026, 1, 1))  # noqa: DTZ001

@@ -1,0 +1,48 @@
+from pathlib import Path
+
+import pytest
+
+from engine.errors import StorageError
+from tasks.config import HostSettings, Settings
+from tasks.errors import UsageError
+from tasks.host import HostWorker
+
+
+def worker(folder: Path, *, name: str = "alpha", port: int = 0) -> HostWorker:
+    """Return a worker that was not started; nobody answers at its broker."""
+    host = HostSettings(name=name, state_dir=folder / "state", runtime_dir=folder / "run", metrics_port=port)
+    settings = Settings(broker_url="redis://127.0.0.1:1/0", host=host)
+    return HostWorker(settings, engine_command=("true",), list_domains=lambda _: [])
+
+
+def test_second_worker_on_one_state_directory_is_refused(tmp_path: Path) -> None:
+    """Two recoveries would take up the same engines; after the first has ended it is free."""
+    with worker(tmp_path), pytest.raises(UsageError, match="another worker"):
+        worker(tmp_path, name="beta")
+    with worker(tmp_path):
+        pass
+
+
+def test_worker_ends_cleanly_where_redis_never_answered(tmp_path: Path) -> None:
+    """What was to be said waits in the journal."""
+    with worker(tmp_path) as opened:
+        opened.answer_doorbell("no envelope", None)
+        assert (
+            opened.metrics.registry.get_sample_value("fleetsave_doorbells_total", {"result": "malformed"})
+            == 1
+        )
+
+
+def test_taken_metrics_port_is_named(tmp_path: Path) -> None:
+    """And the state directory is free again."""
+    with worker(tmp_path / "a") as first, pytest.raises(UsageError, match=f":{first.metrics_port}"):
+        worker(tmp_path / "b", port=first.metrics_port).__enter__()
+    with worker(tmp_path / "b"):
+        pass
+
+
+def test_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    """A file stands where the directory should be."""
+    (tmp_path / "state").touch()
+    with pytest.raises(StorageError, match="state"):
+        worker(tmp_path)

@@ -1,0 +1,191 @@
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.errors import StorageError
+from tasks.envelope import Envelope, parse_envelope
+from tasks.host_event import EventKind, parse_event
+from tasks.journal import Journal
+from tasks.states import FINAL, JobState, is_step
+
+#: The shortest way into each state.
+WAYS = {
+    JobState.QUEUED: (),
+    JobState.RUNNING: (JobState.RUNNING,),
+    JobState.COMMITTING: (JobState.RUNNING, JobState.COMMITTING),
+    JobState.SUCCEEDED: (JobState.RUNNING, JobState.COMMITTING, JobState.SUCCEEDED),
+    JobState.FAILED: (JobState.FAILED,),
+    JobState.CANCELLED: (JobState.CANCELLED,),
+    JobState.LOST: (JobState.LOST,),
+}
+
+
+def unsent(journal: Journal) -> list[tuple[int | None, str, dict[str, Any]]]:
+    """Return number, kind and body of what is still to be sent."""
+    events = [parse_event(entry.body) for entry in journal.list_unsent(1000)]
+    return [(event.seq, str(event.kind), event.body) for event in events]
+
+
+def test_one_of_many_claims_wins(journal: Journal, make_envelope: Callable[..., Envelope]) -> None:
+    """Sixteen threads, one doorbell."""
+    envelope, won, start = make_envelope(), [], threading.Barrier(16)
+
+    def claim() -> None:
+        start.wait()
+        won.append(journal.claim(envelope))
+
+    threads = [threading.Thread(target=claim) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(won) == [False] * 15 + [True]
+
+
+def test_claimed_job_is_known_after_reopening(tmp_path: Path, make_envelope: Callable[..., Envelope]) -> None:
+    """The envelope can be read again."""
+    envelope = make_envelope(params={"dxml": "<domain/>"})
+    with Journal(tmp_path / "j", host="alpha") as journal:
+        assert journal.claim(envelope)
+    with Journal(tmp_path / "j", host="alpha") as journal:
+        assert not journal.claim(envelope)
+        [entry] = journal.list_unfinished()
+        assert (entry.job_id, entry.state, entry.engine_pid) == (envelope.job_id, JobState.QUEUED, None)
+        read = parse_envelope(entry.envelope.encode(), host="alpha", now=envelope.issued_at)
+        assert read == envelope
+
+
+@pytest.mark.parametrize(("old", "new"), list(product(JobState, JobState)))
+def test_only_steps_of_the_table_are_written(
+    journal: Journal, make_envelope: Callable[..., Envelope], old: JobState, new: JobState
+) -> None:
+    """Every pair of states: a step is written with its event, anything else changes nothing."""
+    envelope = make_envelope()
+    journal.claim(envelope)
+    for state in WAYS[old]:
+        journal.record_state(envelope.job_id, state)
+    before = unsent(journal)
+    if is_step(old, new):
+        journal.record_state(envelope.job_id, new, reason="why")
+        assert unsent(journal) == [*before, (len(before) + 1, "state", {"state": str(new), "reason": "why"})]
+    else:
+        with pytest.raises(ValueError, match="cannot go from"):
+            journal.record_state(envelope.job_id, new)
+        assert unsent(journal) == before
+    entry = journal.find(envelope.job_id)
+    assert entry is not None
+    assert entry.state is (new if is_step(old, new) else old)
+    assert (entry in journal.list_unfinished()) is (entry.state not in FINAL)
+
+
+def test_of_unsent_progress_only_the_newest_stays(
+    journal: Journal, make_envelope: Callable[..., Envelope]
+) -> None:
+    """However long Redis is away, the outbox does not grow by it; numbers are not used twice."""
+    envelope = make_envelope()
+    journal.claim(envelope)
+    journal.record_start(envelope.job_id, pid=1, start_ticks=2)
+    for done in range(5):
+        journal.record_event(envelope.job_id, EventKind.PROGRESS, {"bytes": done, "total": None})
+    assert unsent(journal) == [
+        (1, "state", {"state": "running", "reason": None}),
+        (6, "progress", {"bytes": 4, "total": None}),
+    ]
+
+
+def test_sent_events_are_not_sent_again(journal: Journal, make_envelope: Callable[..., Envelope]) -> None:
+    """Each is marked by its number."""
+    envelope = make_envelope()
+    journal.claim(envelope)
+    journal.record_event(envelope.job_id, EventKind.STEP, {"step": "a"})
+    journal.record_event(envelope.job_id, EventKind.STEP, {"step": "b"})
+    journal.mark_sent([journal.list_unsent(1)[0].number])
+    assert [body for _, _, body in unsent(journal)] == [{"step": "b"}]
+
+
+def test_prune_forgets_what_ended_and_was_reported(
+    journal: Journal, make_envelope: Callable[..., Envelope]
+) -> None:
+    """Running jobs and those with something left to say stay."""
+    running, unreported, done = make_envelope(), make_envelope(), make_envelope()
+    for envelope in (running, unreported, done):
+        journal.claim(envelope)
+    journal.record_state(done.job_id, JobState.FAILED)
+    journal.mark_sent([entry.number for entry in journal.list_unsent(10)])
+    journal.record_state(unreported.job_id, JobState.FAILED)
+
+    assert journal.prune(before=datetime.now(UTC) - timedelta(days=1)) == 0
+    assert journal.prune(before=datetime.now(UTC) + timedelta(seconds=1)) == 1
+    assert [journal.find(e.job_id) is not None for e in (running, unreported, done)] == [True, True, False]
+
+
+def test_journal_of_another_version_is_left_alone(tmp_path: Path) -> None:
+    """An older program must not write into a newer one's journal."""
+    connection = sqlite3.connect(tmp_path / "j")
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with pytest.raises(StorageError, match="version 99"):
+        Journal(tmp_path / "j", host="alpha")
+
+
+_WRITER = """
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from tasks.envelope import Envelope, new_nonce
+from tasks.host_event import EventKind
+from tasks.journal import Journal
+from tasks.states import JobState
+
+journal = Journal(Path(sys.argv[1]), host="alpha")
+now = datetime.now(UTC)
+for number in range(1_000_000):
+    job_id = f"job-{number}"
+    journal.claim(Envelope(job_id=job_id, attempt=1, op="save", host="alpha", domain="d", params={},
+                           issued_at=now, expires_at=now + timedelta(hours=1), nonce=new_nonce()))
+    journal.record_start(job_id, pid=1, start_ticks=1)
+    journal.record_event(job_id, EventKind.PROGRESS, {"bytes": 1, "total": 2})
+    journal.record_state(job_id, JobState.COMMITTING)
+    journal.record_state(job_id, JobState.SUCCEEDED, result={})
+    print(number, flush=True)
+"""
+
+
+@pytest.mark.parametrize("jobs", [1, 4, 9])
+def test_killed_writer_leaves_every_state_with_its_event(tmp_path: Path, jobs: int) -> None:
+    """Killed at any instant: state, events and numbers agree, and what was reported done is there."""
+    path = tmp_path / "j"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[3])}
+    with subprocess.Popen(
+        [sys.executable, "-c", _WRITER, str(path)], stdout=subprocess.PIPE, env=environment, text=True
+    ) as writer:
+        assert writer.stdout is not None
+        for _ in range(jobs):
+            last = int(writer.stdout.readline())
+        writer.send_signal(signal.SIGKILL)
+
+    with Journal(path, host="alpha"):
+        connection = sqlite3.connect(path)
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        rows = connection.execute("SELECT job_id, state, last_seq FROM jobs").fetchall()
+        states = dict(row[:2] for row in rows)
+        assert all(states[f"job-{number}"] == "succeeded" for number in range(last + 1))
+        for job_id, state, last_seq in rows:
+            events = connection.execute(
+                "SELECT seq, kind, body FROM events WHERE job_id = ? ORDER BY seq", (job_id,)
+            ).fetchall()
+            said = [json.loads(body)["body"]["state"] for _, kind, body in events if kind == "state"]
+            assert (said[-1] if said else "queued") == state
+            assert [seq for seq, _, _ in events] == list(range(1, last_seq + 1))
+        connection.close()

@@ -1,0 +1,185 @@
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks import supervisor as supervisor_module
+from tasks.config import HostSettings
+from tasks.envelope import Envelope
+from tasks.host_event import parse_event
+from tasks.journal import Journal
+from tasks.metrics import WorkerMetrics
+from tasks.states import JobState
+from tasks.supervisor import Ending, Supervisor
+
+MakeEnvelope = Callable[..., Envelope]
+
+
+def run(supervisor: Supervisor, journal: Journal, envelope: Envelope) -> Ending:
+    """Claim and run."""
+    assert journal.claim(envelope)
+    return supervisor.run(envelope)
+
+
+def said(journal: Journal) -> list[str]:
+    """Return what is in the outbox, in short."""
+    events = [parse_event(entry.body) for entry in journal.list_unsent(1000)]
+    return [str(event.body.get("state") or event.body.get("step") or event.kind) for event in events]
+
+
+def test_success_goes_through_every_state(
+    supervisor: Supervisor, journal: Journal, make_envelope: MakeEnvelope, metrics: WorkerMetrics
+) -> None:
+    """Steps, pauses and progress are told; the folder is gone; the numbers are counted."""
+    ending = run(supervisor, journal, make_envelope())
+
+    assert ending.state is JobState.SUCCEEDED
+    assert [word for word in said(journal) if word != "progress"] == [
+        "running", "preflight", "paused", "stream", "committing", "committed", "succeeded",
+    ]  # fmt: skip
+    assert "progress" in said(journal)
+    assert list(supervisor.jobs_folder.iterdir()) == []
+    value = metrics.registry.get_sample_value
+    assert value("fleetsave_jobs_total", {"op": "save", "outcome": "succeeded"}) == 1
+    assert value("fleetsave_bytes_written_total", {"op": "save", "mode": "direct"}) == 1048576
+    assert value("fleetsave_guest_paused_seconds_sum", {"op": "save"}) == 0.25
+    assert value("fleetsave_jobs_running", {"op": "save"}) == 0
+
+
+def test_where_to_write_comes_from_the_host_alone(
+    supervisor: Supervisor, journal: Journal, make_envelope: MakeEnvelope, settings: HostSettings
+) -> None:
+    """The message says what; the host's settings say where."""
+    ending = run(supervisor, journal, make_envelope(params={"to": "/x/a.save", "bypass_cache": "off"}))
+    assert ending.result is not None
+    asked = ending.result["request"]
+    assert (asked["to"], asked["bypass_cache"]) == ("/x/a.save", "off")
+    assert (asked["uri"], asked["store"], asked["runtime_dir"]) == (
+        settings.uri, str(settings.store), str(settings.runtime_dir),
+    )  # fmt: skip
+    assert asked["allowed_roots"] == [str(settings.store)]
+
+
+@pytest.mark.parametrize(
+    ("domain", "words"),
+    [
+        ("crash-1", ["killed by SIGKILL", "last words"]),
+        ("silent-1", ["exit status 3", "without a result"]),
+        ("refuse-1", ["domain is shut off"]),
+    ],
+)
+def test_failed_engine_leaves_a_reason(
+    supervisor: Supervisor, journal: Journal, make_envelope: MakeEnvelope, domain: str, words: list[str]
+) -> None:
+    """However it ends, a person can act on the sentence."""
+    ending = run(supervisor, journal, make_envelope(domain))
+    assert ending.state is JobState.FAILED
+    assert ending.reason is not None
+    assert all(word in ending.reason for word in words)
+    assert journal.list_unfinished() == []
+    assert said(journal)[-1] == "failed"
+
+
+def python(code: str) -> tuple[str, ...]:
+    """Return a command that reads its request and runs the code."""
+    return (sys.executable, "-c", f"import json, os, sys, time\nsys.stdin.read()\n{code}")
+
+
+RESULT = '{"event": "result", "result": {}}'
+CANCELLED = '{"event": "error", "error": {"class": "CancelledError", "message": "stopped"}}'
+
+
+@pytest.mark.parametrize(
+    ("line", "states"),
+    [
+        (RESULT, ["running", "committing", "succeeded"]),
+        (CANCELLED, ["running", "cancelled"]),
+        ('{"event": "result", "result": 3}', ["running", "failed"]),
+        ("42", ["running", "failed"]),
+    ],
+)
+def test_last_line_decides(  # noqa: PLR0917
+    journal: Journal,
+    settings: HostSettings,
+    metrics: WorkerMetrics,
+    make_envelope: MakeEnvelope,
+    line: str,
+    states: list[str],
+) -> None:
+    """A result needs no commit step; a cancelled engine says so itself; nonsense is no end."""
+    command = python(f"print({line!r}, flush=True)")
+    supervisor = Supervisor(journal=journal, settings=settings, metrics=metrics, command=command)
+    assert run(supervisor, journal, make_envelope()).state == states[-1]
+    assert said(journal) == states
+
+
+def test_engine_that_does_not_end_after_its_result_is_killed(
+    journal: Journal,
+    settings: HostSettings,
+    metrics: WorkerMetrics,
+    make_envelope: MakeEnvelope,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The job has its result; the slot and the domain's lock come free."""
+    monkeypatch.setattr(supervisor_module, "_EXIT_SECONDS", 0.2)
+    command = python("""print('{"event": "result", "result": {}}', flush=True); time.sleep(60)""")
+    supervisor = Supervisor(journal=journal, settings=settings, metrics=metrics, command=command)
+    assert run(supervisor, journal, make_envelope()).state is JobState.SUCCEEDED
+
+
+def test_killed_after_the_point_of_no_return_says_so(
+    journal: Journal, settings: HostSettings, metrics: WorkerMetrics, make_envelope: MakeEnvelope
+) -> None:
+    """The operator must look before starting the domain."""
+    command = python("""print('{"event": "step", "step": "commit"}', flush=True); os.kill(os.getpid(), 9)""")
+    supervisor = Supervisor(journal=journal, settings=settings, metrics=metrics, command=command)
+    ending = run(supervisor, journal, make_envelope())
+    assert ending.state is JobState.FAILED
+    assert "point of no return" in str(ending.reason)
+    assert said(journal) == ["running", "committing", "failed"]
+
+
+@pytest.mark.parametrize("command", [("/no/such/program",), ("/etc/passwd",)])
+def test_engine_that_cannot_be_started_fails_its_job(
+    journal: Journal,
+    settings: HostSettings,
+    metrics: WorkerMetrics,
+    make_envelope: MakeEnvelope,
+    command: tuple[str, ...],
+) -> None:
+    """It never ran, and the folder is gone."""
+    supervisor = Supervisor(journal=journal, settings=settings, metrics=metrics, command=command)
+    ending = run(supervisor, journal, make_envelope())
+    assert ending.state is JobState.FAILED
+    assert "cannot be started" in str(ending.reason)
+    assert said(journal) == ["failed"]
+    assert list(supervisor.jobs_folder.iterdir()) == []
+
+
+def test_progress_is_told_once_a_second_at_most(
+    journal: Journal, settings: HostSettings, metrics: WorkerMetrics, make_envelope: MakeEnvelope
+) -> None:
+    """A thousand lines of the engine are two of ours, the last among them."""
+    line = """json.dumps({"event": "progress", "bytes": n, "total": None})"""
+    command = python(f"for n in range(1000): print({line}, flush=True)")
+    supervisor = Supervisor(journal=journal, settings=settings, metrics=metrics, command=command)
+    told: list[Any] = []
+    journal_record = journal.record_event
+
+    def record(*arguments: Any, **named: Any) -> None:
+        told.append(arguments[2])
+        journal_record(*arguments, **named)
+
+    journal.record_event = record  # type: ignore[method-assign]
+    run(supervisor, journal, make_envelope())
+    assert 1 <= len(told) <= 3
+    assert told[-1] == {"bytes": 999, "total": None}
+
+
+def test_module_of_the_real_engine_is_the_default_command() -> None:
+    """The interpreter that runs the worker runs the engine."""
+    command = supervisor_module.ENGINE_COMMAND
+    assert command == (sys.executable, "-m", "engine")
+    assert Path(sys.executable).is_absolute()
