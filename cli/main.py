@@ -24,6 +24,7 @@ _COMMANDS: Final = {
     "domains": "cli.domains:domains",
     "points": "cli.points:points",
     "worker": "cli.worker:worker",
+    "demo": "cli.demo.command:demo",
 }
 
 
