@@ -103,8 +103,15 @@ def run(request: EngineRequest, events: EventWriter, cancel: CancelToken) -> Out
         observer=events,
         cancel=cancel,
     ) as engine:
+        image = {**common, "zstd_level": request.zstd_level, "bandwidth": request.bandwidth}
         if request.op == "save":
-            return engine.save(request.domain or "", request.to, request.dxml, save_flags, **common)
+            return engine.save(request.domain or "", request.to, request.dxml, save_flags, **image)
+        if request.op == "checkpoint":
+            limit = request.max_pause_milliseconds
+            seconds = None if limit is None else limit / 1000
+            return engine.checkpoint(
+                request.domain or "", request.to, save_flags, max_pause_seconds=seconds, **image
+            )
         if request.op == "restore":
             return engine.restore(request.path or "", request.dxml, save_flags, **common)
         if request.op == "managed-save":

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from engine.cancel import CancelToken
+from engine.checkpoint import checkpoint
 from engine.domxml.document import parse_domain_xml
 from engine.errors import InvalidArgumentError, ReadOnlyError
 from engine.flags import BypassPolicy, SaveFlags, StartFlags
@@ -24,6 +25,7 @@ from engine.recover import Recovery
 from engine.recover import recover as put_right
 from engine.restore import restore
 from engine.save import save
+from engine.streamsave import SaveOptions
 
 #: Namespace of the tags that a domain's metadata may carry.
 TAGS_NAMESPACE: Final = "urn:fleetsave:1"
@@ -90,19 +92,34 @@ class Engine:
         flags: int = 0,
         *,
         bypass_cache: BypassPolicy | str = BypassPolicy.REQUIRE,
+        zstd_level: int | None = None,
+        bandwidth: int | None = None,
         job_id: str | None = None,
     ) -> Outcome:
         """Save a domain into a file, or into a new restore point of the store (virDomainSaveFlags)."""
-        given = SaveFlags(flags)
-        policy = _policy(bypass_cache, is_required=SaveFlags.BYPASS_CACHE in given)
+        options = _options(flags, bypass_cache, zstd_level, bandwidth)
         target = None if to is None else self._absolute(to, "to")
-        return save(
-            self._operation("virDomainSaveFlags", job_id),
+        return save(self._operation("virDomainSaveFlags", job_id), domain, target, dxml=dxml, options=options)
+
+    def checkpoint(
+        self,
+        domain: str,
+        to: Path | str | None = None,
+        flags: int = 0,
+        *,
+        bypass_cache: BypassPolicy | str = BypassPolicy.REQUIRE,
+        zstd_level: int | None = None,
+        bandwidth: int | None = None,
+        max_pause_seconds: float | None = None,
+        job_id: str | None = None,
+    ) -> Outcome:
+        """Take an image of a guest that goes on running (virDomainSnapshotCreateXML, memory alone, live)."""
+        return checkpoint(
+            self._operation("virDomainSnapshotCreateXML", job_id),
             domain,
-            target,
-            dxml=dxml,
-            flags=given,
-            policy=policy,
+            None if to is None else self._absolute(to, "to"),
+            options=_options(flags, bypass_cache, zstd_level, bandwidth),
+            max_pause_seconds=max_pause_seconds,
         )
 
     def restore(
@@ -185,6 +202,14 @@ class Engine:
         if not str(path) or "\0" in str(path):
             raise InvalidArgumentError(name, "must not be empty", "a path")
         return Path(path).absolute()
+
+
+def _options(
+    flags: int, bypass_cache: BypassPolicy | str, zstd_level: int | None, bandwidth: int | None
+) -> SaveOptions:
+    given = SaveFlags(flags)
+    policy = _policy(bypass_cache, is_required=SaveFlags.BYPASS_CACHE in given)
+    return SaveOptions(flags=given, policy=policy, zstd_level=zstd_level, bandwidth=bandwidth)
 
 
 def _policy(given: BypassPolicy | str, *, is_required: bool) -> BypassPolicy:

@@ -24,9 +24,9 @@ class CancelToken:
         """True once somebody asked."""
         return self._event.is_set()
 
-    def wait(self) -> None:
-        """Return once somebody asked."""
-        self._event.wait()
+    def wait(self, timeout_seconds: float | None = None) -> bool:
+        """Return True once somebody asked, False when nobody did in time."""
+        return self._event.wait(timeout_seconds)
 
     def raise_if_cancelled(self, where: str) -> None:
         """Raise CancelledError once somebody asked."""

@@ -51,14 +51,22 @@ class Transfer:
 
 
 def describe_save(
-    operation: Operation, plan: SavePlan, transfer: Transfer, head: ImageHead, paused_seconds: float
+    operation: Operation,
+    plan: SavePlan,
+    transfer: Transfer,
+    head: ImageHead,
+    *,
+    op: str,
+    paused_seconds: float,
+    disks: list[dict[str, Any]],
+    guest_ended: bool,
 ) -> Manifest:
-    """Return the manifest of a save whose image is whole."""
+    """Return the manifest of an image that is whole."""
     root = parse_domain_xml(head.domain_xml, where=plan.domain.name)
     os_type = root.find("os/type")
     return Manifest(
         job_id=operation.job_id,
-        op="save",
+        op=op,
         domain=plan.domain.name,
         domain_uuid=plan.domain.uuid,
         host=operation.host,
@@ -77,6 +85,9 @@ def describe_save(
         data_path="stream",
         bypass_cache=_plain(asdict(transfer.bypass_report())),
         dxml_changes=[asdict(change) for change in plan.dxml_changes],
+        disks=disks,
+        # Only a guest that ended with its image left its disks as its memory knows them.
+        disks_consistent=guest_ended or not disks,
         simulated=operation.hypervisor.is_simulated,
     )
 
@@ -103,7 +114,7 @@ def describe_outcome(operation: Operation, manifest: Manifest, path: str) -> Out
         data_path=manifest.data_path,
         simulated=manifest.simulated,
         dxml_changes=tuple(Change(**change) for change in manifest.dxml_changes),
-        state="saved",
+        state="saved" if manifest.op == "save" else "running",
     )
 
 

@@ -105,7 +105,8 @@ def _settle(staging: Path, record: Record, open_hypervisor: Callable[[], Hypervi
         return [_told("undecided", record, staging, f"the guest cannot be looked at: {error}")]
     place = Place(final=Path(record.final), staging=staging, is_point=record.is_point)
     work = Staging(place, record)
-    if record.state == PREPARED and guest is None and work.image.exists():
+    may_be_only_copy = record.op == "save" and record.state == PREPARED and guest is None
+    if may_be_only_copy and work.image.exists():
         try:
             path = work.publish()
         except EngineError as error:

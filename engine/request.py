@@ -11,7 +11,7 @@ from engine.errors import InvalidArgumentError
 from engine.flags import BypassPolicy
 
 REQUEST_VERSION: Final = 1
-OPERATIONS: Final = frozenset({"save", "restore", "managed-save", "start"})
+OPERATIONS: Final = frozenset({"save", "checkpoint", "restore", "managed-save", "start"})
 _JOB_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}")
 
 
@@ -42,6 +42,12 @@ class EngineRequest:
     autodestroy: bool = False
     force_boot: bool = False
     bypass_cache: str = BypassPolicy.REQUIRE.value
+    #: zstd level of the image; None = raw.
+    zstd_level: int | None = None
+    #: Most bytes a second; None = as fast as it goes.
+    bandwidth: int | None = None
+    #: Checkpoint: give up when the guest would stand still for longer, milliseconds.
+    max_pause_milliseconds: int | None = None
     #: Only paths below these may be read or written; None = any (a local operator's own command).
     allowed_roots: list[str] | None = None
     #: Directory of libvirt's managed save images, so that they can be measured; None = unknown.

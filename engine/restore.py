@@ -15,6 +15,7 @@ from engine.errors import DomainXmlError, EngineError
 from engine.flags import BypassPolicy, SaveFlags
 from engine.hypervisor.call import HypervisorCall
 from engine.hypervisor.stream import RestoreStream
+from engine.imagesender import ImageSender, head_for_hypervisor
 from engine.operation import Operation
 from engine.outcome import Outcome
 from engine.preflight import check_flags, check_restorable
@@ -105,30 +106,26 @@ class _Restore:
     def _feed(self, stream: RestoreStream, call: HypervisorCall) -> Transfer:
         """Send the image into libvirt's hands, the last bytes only when all of it is proven."""
         operation, image = self._operation, self._image
-        stream.send_head(image.first_bytes, call)
+        stream.send_head(head_for_hypervisor(image.head, image.first_bytes), call)
         operation.reach(Step.OPENED)
         began = time.monotonic()
-        is_first = True
-
-        def deliver(data: memoryview) -> None:
-            nonlocal is_first
-            if is_first:
-                operation.reach(Step.STREAM)
-                stream.send_first(data, call)
-                is_first = False
-            else:
-                stream.send(data)
-
+        sender = ImageSender(
+            image.head,
+            send_first=lambda data: stream.send_first(data, call),
+            send=stream.send,
+            on_first=lambda: operation.reach(Step.STREAM),
+        )
         checksum = read_stream(
             image.file,
             image.size,
             BufferRing(),
             expected=image.manifest.checksum if image.manifest else None,
-            deliver=deliver,
-            before_last=self._all_is_proven,
+            deliver=sender.deliver,
+            before_last=lambda: self._commit(stream),
             on_progress=lambda done: operation.observer.progress(done, image.size),
             cancel=operation.cancel,
         )
+        sender.finish()
         stream.finish()
         return Transfer(
             file=image.file,
@@ -139,12 +136,13 @@ class _Restore:
             resident_bytes=image.file.resident_bytes(),
         )
 
-    def _all_is_proven(self) -> None:
-        """Every byte was read and has matched; QEMU still lacks the last of them."""
+    def _commit(self, stream: RestoreStream) -> None:
+        """Let the last bytes go: every byte was read and has matched; QEMU still lacks those."""
         self._operation.reach(Step.DRAINED)
         self._image.file.check_bypassed()
         self._operation.reach(Step.VERIFIED)
         self._operation.reach(Step.COMMIT)
+        stream.commit()
 
     def _abort(self, stream: RestoreStream, call: HypervisorCall, error: BaseException) -> None:
         """Leave the stream and wait until libvirt has taken the half guest down."""

@@ -1,34 +1,14 @@
-"""Save one domain: memory past the page cache, image published only when whole, guest lost never.
-
-The order is the promise. Until Step.COMMIT any failure, and any death of this process,
-lets the guest go on; from Step.PREPARED on the image in staging is whole and durable.
-"""
+"""Save one domain: memory past the page cache, image published only when whole, guest lost never."""
 
 from __future__ import annotations
 
-import os
-import time
-from dataclasses import replace
 from pathlib import Path
 
-from engine.describe import Transfer, describe_outcome, describe_save
-from engine.directio.buffers import BufferRing
-from engine.directio.target import DirectFile, open_direct
-from engine.directio.writer import write_stream
-from engine.errors import EngineError, UndecidedError
-from engine.flags import BypassPolicy, SaveFlags
-from engine.hypervisor.call import HypervisorCall
-from engine.hypervisor.stream import SaveStream
-from engine.image.header import HEADER_SIZE, parse_header
-from engine.image.manifest import Manifest
 from engine.operation import Operation
 from engine.outcome import Outcome
-from engine.preflight import SavePlan, check_flags, preflight_save
+from engine.preflight import check_flags, preflight_save
 from engine.steps import Step
-from engine.store.images import read_head
-from engine.store.record import Record, read_boot_id
-from engine.store.staging import Staging
-from engine.store.workspace import lock_domain, open_workspace
+from engine.streamsave import ImageKind, SaveOptions, StreamSave
 
 
 def save(
@@ -37,8 +17,7 @@ def save(
     to: Path | None,
     *,
     dxml: str | None = None,
-    flags: SaveFlags = SaveFlags.NONE,
-    policy: BypassPolicy = BypassPolicy.REQUIRE,
+    options: SaveOptions | None = None,
 ) -> Outcome:
     """Save the domain into the file `to`, or into a new restore point of the store; the guest ends.
 
@@ -48,180 +27,13 @@ def save(
         UndecidedError: libvirt went away while the guest did; the image is kept in staging.
         EngineError: the guest is as it was, and nothing is under the final name.
     """
-    check_flags(flags)
-    plan = preflight_save(operation, domain, to, dxml, policy)
+    options = options or SaveOptions()
+    check_flags(options.flags)
+    plan = preflight_save(operation, domain, to, dxml, options.policy)
     operation.reach(Step.PREFLIGHT)
-    with (
-        lock_domain(operation.runtime_dir, plan.domain.uuid, plan.domain.name),
-        open_workspace(operation.runtime_dir, operation.job_id, plan.place.staging) as workspace,
-    ):
-        return _Save(operation, plan, dxml, flags, policy).run(workspace)
-
-
-class _Save:
-    """One save, from staging to publishing."""
-
-    def __init__(
-        self,
-        operation: Operation,
-        plan: SavePlan,
-        dxml: str | None,
-        flags: SaveFlags,
-        policy: BypassPolicy,
-    ) -> None:
-        self._operation = operation
-        self._plan = plan
-        self._dxml = dxml
-        self._flags = flags
-        self._policy = policy
-        self._called_at = 0.0
-        #: The guest has been let go, or may have been: the image in staging must not be thrown away.
-        self._is_only_copy = False
-        record = Record(
-            job_id=operation.job_id,
-            op="save",
-            domain=plan.domain.name,
-            domain_uuid=plan.domain.uuid,
-            run_id=plan.domain.run_id,
-            was_running=plan.domain.is_running,
-            final=str(plan.place.final),
-            is_point=plan.place.is_point,
-            boot_id=read_boot_id(),
-        )
-        self._staging = Staging(plan.place, record)
-
-    def run(self, workspace: Path) -> Outcome:
-        """Do it; no staging is left unless it may hold the only copy of a guest."""
-        try:
-            self._staging.create()
-            self._operation.reach(Step.STAGING)
-            file = open_direct(self._staging.image, os.O_RDWR | os.O_CREAT | os.O_EXCL, self._policy)
-            try:
-                file.reserve(self._plan.estimate_bytes)
-                return self._transfer(file, SaveStream(workspace, self._operation.cancel))
-            finally:
-                file.close()
-        except BaseException:
-            if not self._is_only_copy:
-                self._staging.discard()
-            raise
-        finally:
-            self._staging.release()
-
-    def _transfer(self, file: DirectFile, stream: SaveStream) -> Outcome:
-        operation, uuid = self._operation, self._plan.domain.uuid
-        # No flag goes to libvirt: it would forget what the guest was when the save fails.
-        # Whether the guest runs after a restore stands in the header, which is ours to write.
-        call = HypervisorCall(lambda: operation.hypervisor.save(uuid, stream.path, self._dxml, 0))
-        self._called_at = time.monotonic()
-        try:
-            operation.reach(Step.CALL)
-            call.start()
-            transfer = self._write(file, stream, call)
-            manifest = self._prepare(file, transfer)
-            operation.reach(Step.COMMIT)
-            self._is_only_copy = True
-            stream.commit(call)
-        except BaseException:
-            self._abort(stream, call)
-            self._is_only_copy = False
-            raise
-        call.wait()
-        stream.close()
-        self._check_committed(call)
-        operation.reach(Step.COMMITTED)
-        return self._publish(manifest)
-
-    def _write(self, file: DirectFile, stream: SaveStream, call: HypervisorCall) -> Transfer:
-        """Write the whole stream into staging, durably, though not yet marked complete."""
-        operation, estimate = self._operation, self._plan.estimate_bytes
-        stream.wait_opened(call)
-        operation.observer.guest("paused")
-        operation.reach(Step.OPENED)
-        began = time.monotonic()
-        operation.reach(Step.STREAM)
-        written = write_stream(
-            stream.source,
-            file,
-            BufferRing(),
-            finish_block=self._finish_block,
-            on_progress=lambda done: operation.observer.progress(done, max(done, estimate)),
-            cancel=operation.cancel,
-        )
-        operation.reach(Step.DRAINED)
-        file.truncate(written.size)
-        file.sync()
-        operation.reach(Step.SYNCED)
-        return Transfer(
-            file=file,
-            size=written.size,
-            checksum=written.checksum,
-            final_block=written.final_block,
-            seconds=time.monotonic() - began,
-        )
-
-    def _finish_block(self, block: bytes) -> bytes:
-        """Return the image's first block as it stands in a complete image."""
-        header = parse_header(block, path="save stream", accept_partial=True)
-        was_running = self._plan.domain.is_running
-        if self._flags & (SaveFlags.RUNNING | SaveFlags.PAUSED):
-            was_running = SaveFlags.RUNNING in self._flags
-        return header.finished(was_running=was_running).pack() + block[HEADER_SIZE:]
-
-    def _prepare(self, file: DirectFile, transfer: Transfer) -> Manifest:
-        """Mark the image complete, look at it from the disk, record that it is; the guest may go now."""
-        buffer = BufferRing(count=1, size=file.block_size).take()
-        assert buffer is not None
-        buffer[: len(transfer.final_block)] = transfer.final_block
-        file.write_at(buffer, 0)
-        file.truncate(transfer.size)
-        file.sync()
-        head, _ = read_head(file)
-        transfer = replace(transfer, resident_bytes=file.check_bypassed())
-        self._operation.reach(Step.VERIFIED)
-        manifest = describe_save(self._operation, self._plan, transfer, head, self._paused_seconds())
-        self._staging.prepare(manifest.to_json(), head.domain_xml)
-        self._operation.reach(Step.PREPARED)
-        return manifest
-
-    def _abort(self, stream: SaveStream, call: HypervisorCall) -> None:
-        """Leave the stream, wait until libvirt has put the guest back, see that it has."""
-        if call.has_begun:
-            stream.abort(call)
-        stream.close()
-        if call.has_begun:
-            self._operation.put_back(self._plan.domain)
-            self._operation.observer.guest("resumed")
-
-    def _check_committed(self, call: HypervisorCall) -> None:
-        """Raise libvirt's error if the guest that was saved is still there.
-
-        An error with the guest gone is no failure: libvirt stumbled while cleaning up.
-        """
-        if call.error is None:
-            return
-        before = self._plan.domain
-        try:
-            domains = self._operation.hypervisor.list_domains()
-        except EngineError as error:
-            raise UndecidedError(
-                before.name,
-                f"libvirt went away while the guest was let go ({call.error})",
-                "",
-                f"its image is kept, whole, in {self._plan.place.staging}: see whether it still runs",
-            ) from error
-        if any(now.uuid == before.uuid and now.run_id == before.run_id for now in domains):
-            self._is_only_copy = False
-            raise call.error
-
-    def _paused_seconds(self) -> float:
-        return self._operation.paused_seconds(self._plan.domain.uuid, self._called_at)
-
-    def _publish(self, manifest: Manifest) -> Outcome:
-        manifest = replace(
-            manifest, guest_paused_seconds=self._paused_seconds(), duration_seconds=self._operation.seconds()
-        )
-        path = self._staging.publish(manifest.to_json())
-        self._operation.reach(Step.PUBLISHED)
-        self._operation.reach(Step.DONE)
-        return describe_outcome(self._operation, manifest, str(path))
+    kind = ImageKind(
+        op="save",
+        call=lambda path: operation.hypervisor.save(plan.domain.uuid, path, dxml, 0),
+        guest_ends=True,
+    )
+    return StreamSave(operation, plan, kind, options).run()

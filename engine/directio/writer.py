@@ -17,7 +17,8 @@ from engine.cancel import CancelToken
 from engine.checksum import Checksum
 from engine.directio.buffers import BufferRing
 from engine.directio.checksum import StreamChecksum
-from engine.directio.pipes import fill_from_pipe
+from engine.directio.feed import Feed
+from engine.directio.ratelimit import RateLimit
 from engine.directio.target import DirectFile
 from engine.units import round_up
 
@@ -38,24 +39,26 @@ class WrittenStream:
 
 
 def write_stream(
-    source: int,
+    source: Feed,
     target: DirectFile,
     ring: BufferRing,
     *,
     finish_block: Callable[[bytes], bytes],
     on_progress: Callable[[int], None],
     cancel: CancelToken,
+    limit: RateLimit | None = None,
 ) -> WrittenStream:
-    """Write everything that comes out of a pipe to the file, from offset 0.
+    """Write everything that a feed gives to the file, from offset 0.
 
     Args:
-        source: read end of a pipe.
+        source: gives the image in order.
         target: the open file; buffers of the ring are multiples of its block_size.
         ring: buffers, all of them free.
         finish_block: given the first block as it came, returns it as it shall be in the
             finished image; the checksum covers the latter, the file gets the former.
         on_progress: called with the bytes read so far.
         cancel: looked at between buffers.
+        limit: most bytes a second; None = as fast as it goes.
 
     Raises:
         StorageError, NoSpaceError: the file could not be written; the stream was not read to its end.
@@ -70,7 +73,7 @@ def write_stream(
             if buffer is None:
                 cancel.raise_if_cancelled(str(target.path))
                 continue
-            filled = fill_from_pipe(source, buffer, cancel, str(target.path))
+            filled = source.fill(buffer)
             if filled:
                 padded = round_up(filled, target.block_size)
                 # O_DIRECT takes whole blocks: pad the tail, the file is cut later.
@@ -78,6 +81,9 @@ def write_stream(
                 retirer.put(buffer, filled, pool.submit(target.write_at, buffer[:padded], size))
                 size += filled
                 on_progress(size)
+                if limit is not None:
+                    limit.wait(filled, cancel.wait)
+                    cancel.raise_if_cancelled(str(target.path))
             if filled < ring.size:
                 break
     retirer.raise_failure()

@@ -227,6 +227,19 @@ class LibvirtHypervisor:
         with _translated(domain.name()):
             domain.saveFlags(path, dxml, flags)
 
+    def checkpoint(self, uuid: str, snapshot_xml: str) -> None:
+        """Write a live guest's memory as the snapshot XML says; the guest goes on."""
+        domain = self._lookup(uuid)
+        flags = libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_LIVE | libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_NO_METADATA
+        with _translated(domain.name()):
+            domain.snapshotCreateXML(snapshot_xml, flags)
+
+    def set_max_downtime(self, uuid: str, seconds: float) -> None:
+        """Bound the pause that the end of a live transfer may take; whole milliseconds, at least one."""
+        domain = self._lookup(uuid)
+        with _translated(domain.name()):
+            domain.migrateSetMaxDowntime(max(1, round(seconds * 1000)))
+
     def restore(self, path: str, dxml: str | None, flags: int) -> None:
         """Start a guest from path."""
         with _translated(self.uri):

@@ -73,6 +73,12 @@ class Hypervisor(Protocol):
     def save(self, uuid: str, path: str, dxml: str | None, flags: int) -> None:
         """Stop the guest and write it to path (virDomainSaveFlags)."""
 
+    def checkpoint(self, uuid: str, snapshot_xml: str) -> None:
+        """Write a live guest's memory as the XML says; the guest goes on (virDomainSnapshotCreateXML)."""
+
+    def set_max_downtime(self, uuid: str, seconds: float) -> None:
+        """Bound the pause that the end of a live transfer may take (virDomainMigrateSetMaxDowntime)."""
+
     def restore(self, path: str, dxml: str | None, flags: int) -> None:
         """Start a guest from path (virDomainRestoreFlags)."""
 

@@ -30,6 +30,8 @@ from engine.image.header import HEADER_SIZE
 
 #: Milliseconds between two looks at the call while nothing comes.
 _POLL_MILLISECONDS: Final = 100
+#: Seconds between two looks whether libvirt stands at the gate.
+_GATE_POLL_SECONDS: Final = 0.01
 
 
 def _open_pipe() -> tuple[int, int]:
@@ -54,7 +56,8 @@ def _wait_ready(fd: int, event: int, call: HypervisorCall, cancel: CancelToken, 
     poll.register(fd, event)
     while not poll.poll(_POLL_MILLISECONDS):
         cancel.raise_if_cancelled(where)
-        if call.has_returned:
+        # libvirt may have touched the pipe and returned between the two looks: look once more.
+        if call.has_returned and not poll.poll(0):
             raise call.error or HypervisorError(where, "libvirt returned without using the stream")
 
 
@@ -66,8 +69,11 @@ class SaveStream:
         self._link = PipeLink(directory)
         #: Read end of the stream.
         self.source, self._source_keep = _open_pipe()
-        self._gate, self._gate_keep = _open_pipe()
-        self._gate_fill = os.write(self._gate_keep, bytes(PIPE_SIZE_MIN))
+        self._gate, gate_writer = _open_pipe()
+        # More than fits, whatever the kernel made of the size: it takes what makes the pipe full.
+        self._gate_fill = os.write(gate_writer, bytes(PIPE_SIZE_MAX))
+        # From now on a writer at the gate can only be libvirt.
+        os.close(gate_writer)
         self._link.lead_to(self.source)
 
     @property
@@ -84,18 +90,35 @@ class SaveStream:
         self._source_keep = -1
         resize_pipe(self.source, PIPE_SIZE_MAX)
 
+    def wait_at_gate(self, call: HypervisorCall) -> None:
+        """Return when libvirt stands at the gate: only then was the stream's end the end of the memory.
+
+        Raises:
+            EngineError: libvirt failed before; what came through the stream is not whole.
+            CancelledError: somebody asked to stop.
+        """
+        poll = select.poll()
+        poll.register(self._gate, 0)
+        # While nobody has the gate open for writing, the kernel reports it as hung up.
+        while poll.poll(0):
+            self._cancel.raise_if_cancelled(self.path)
+            if call.wait(_GATE_POLL_SECONDS) and poll.poll(0):
+                raise call.error or HypervisorError(self.path, "libvirt returned without coming to the gate")
+
     def commit(self, call: HypervisorCall) -> bytes:
         """Let libvirt pass; return the header it wrote, 92 bytes. The guest is being destroyed.
 
         Raises:
-            EngineError: libvirt failed before it came to the gate; the guest goes on.
+            EngineError: libvirt left the gate; the guest goes on.
         """
         # From here on nobody can stop it: a cancel that comes now is too late.
         forever = CancelToken()
         block = memoryview(bytearray(self._gate_fill + HEADER_SIZE))
         fill_from_pipe(self._gate, block[: self._gate_fill], forever, self.path)
         _wait_ready(self._gate, select.POLLIN, call, forever, self.path)
-        fill_from_pipe(self._gate, block[self._gate_fill :], forever, self.path)
+        if fill_from_pipe(self._gate, block[self._gate_fill :], forever, self.path) < HEADER_SIZE:
+            call.wait()
+            raise call.error or HypervisorError(self.path, "libvirt left the gate without its header")
         return bytes(block[self._gate_fill :])
 
     def abort(self, call: HypervisorCall) -> EngineError | None:
@@ -105,19 +128,18 @@ class SaveStream:
         """
         self._link.shut(self.source)
         self._link.shut(self._gate)
-        self._close_keepers()
+        self._close_keeper()
         call.wait()
         return call.error
 
-    def _close_keepers(self) -> None:
-        for name in ("_source_keep", "_gate_keep"):
-            if getattr(self, name) >= 0:
-                os.close(getattr(self, name))
-                setattr(self, name, -1)
+    def _close_keeper(self) -> None:
+        if self._source_keep >= 0:
+            os.close(self._source_keep)
+            self._source_keep = -1
 
     def close(self) -> None:
         """Give everything back; only after the call has returned."""
-        self._close_keepers()
+        self._close_keeper()
         os.close(self.source)
         os.close(self._gate)
         self._link.close()
@@ -146,7 +168,7 @@ class RestoreStream:
             call: the restore call, already started.
         """
         # While the pipe is full nobody has read; the first byte read means it was opened.
-        first = os.write(self._head, head[:PIPE_SIZE_MIN])
+        first = os.write(self._head, head)
         _wait_ready(self._head, select.POLLOUT, call, self._cancel, self.path)
         self._link.lead_to(self._stream_reader)
         self._link.shut(self._head_reader)
@@ -156,7 +178,7 @@ class RestoreStream:
 
     def send_first(self, data: memoryview, call: HypervisorCall) -> None:
         """Write the stream's first bytes once libvirt has opened it for good."""
-        first = os.write(self._stream, data[:PIPE_SIZE_MIN])
+        first = os.write(self._stream, data)
         _wait_ready(self._stream, select.POLLOUT, call, self._cancel, self.path)
         # Only libvirt and QEMU hold the read end now: when they go, we get EPIPE.
         self._link.shut(self._stream_reader)
@@ -170,6 +192,10 @@ class RestoreStream:
             BrokenPipeError: libvirt or QEMU left; the call has the reason.
         """
         write_to_pipe(self._stream, data, self._cancel, self.path)
+
+    def commit(self) -> None:
+        """Send what follows to its end: QEMU may start the guest before it has the very last bytes."""
+        self._cancel = CancelToken()
 
     def finish(self) -> None:
         """Say that the image ends here."""

@@ -45,6 +45,8 @@ class Manifest:
     bypass_cache: dict[str, Any]
     dxml_changes: list[dict[str, Any]] = field(default_factory=list)
     disks: list[dict[str, Any]] = field(default_factory=list)
+    #: The disks, left alone, still fit the memory when the operation ended.
+    disks_consistent: bool = True
     simulated: bool = False
     format: int = MANIFEST_FORMAT
 

@@ -28,18 +28,23 @@ class Staging:
         self._place = place
         self._record = record
         self._lock: int | None = None
+        #: False once the directory turned out to be another job's, or another attempt's.
+        self._is_ours = True
         self.image = place.staging / IMAGE_NAME
 
     def create(self) -> None:
         """Make the directory and its record, durably.
 
         Raises:
-            StorageError, NoSpaceError: it could not be made; nothing is left.
+            StorageError, NoSpaceError: it could not be made. One that was there already stays,
+                `discard` or not: it may hold the only copy of a guest.
         """
         staging = self._place.staging
         try:
             staging.parent.mkdir(mode=0o700, exist_ok=True)
+            self._is_ours = False
             staging.mkdir(mode=0o700)
+            self._is_ours = True
             self._lock = lock_directory(staging)
         except OSError as error:
             raise storage_error(str(staging), error, "making the staging directory") from error
@@ -84,8 +89,9 @@ class Staging:
             return self._publish_file(self._place.final)
         except OSError as error:
             found = storage_error(str(self._place.final), error, "publishing")
+            kept = self.image if self.image.exists() else self._place.image
             raise StorageError(
-                found.where, found.found, "", f"the image is whole: {self.image}; move it by hand"
+                found.where, found.found, "", f"the image is whole: {kept}; move it by hand"
             ) from error
 
     def _publish_point(self) -> Path:
@@ -106,8 +112,9 @@ class Staging:
             rename_exclusively(self.image, final)
         except FileExistsError:
             spare = final.with_name(f"{final.name}.{self._place.staging.name.removeprefix('.fleetsave-')}")
-            if staged_manifest.exists():
-                rename_exclusively(staged_manifest, manifest_of(spare))
+            # Under the final name our manifest would lie beside an image of somebody else.
+            manifest = staged_manifest if staged_manifest.exists() else manifest_of(final)
+            rename_exclusively(manifest, manifest_of(spare))
             rename_exclusively(self.image, spare)
             final = spare
         sync_directory(final.parent)
@@ -115,8 +122,9 @@ class Staging:
         return final
 
     def discard(self) -> None:
-        """Remove the directory and all in it."""
-        shutil.rmtree(self._place.staging, ignore_errors=True)
+        """Remove the directory and all in it, unless it was there before."""
+        if self._is_ours:
+            shutil.rmtree(self._place.staging, ignore_errors=True)
 
     def _write_record(self, state: str) -> None:
         self._write(RECORD_NAME, replace(self._record, state=state).to_json())
