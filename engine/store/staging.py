@@ -113,8 +113,9 @@ class Staging:
         except FileExistsError:
             spare = final.with_name(f"{final.name}.{self._place.staging.name.removeprefix('.fleetsave-')}")
             # Under the final name our manifest would lie beside an image of somebody else.
-            manifest = staged_manifest if staged_manifest.exists() else manifest_of(final)
-            rename_exclusively(manifest, manifest_of(spare))
+            if not manifest_of(spare).exists():
+                ours = staged_manifest if staged_manifest.exists() else manifest_of(final)
+                rename_exclusively(ours, manifest_of(spare))
             rename_exclusively(self.image, spare)
             final = spare
         sync_directory(final.parent)
