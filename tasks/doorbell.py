@@ -60,7 +60,7 @@ def ring_doorbells(catalog: Catalog, app: Celery, jobs: Sequence[JobView], *, no
 
 def _envelope(job: JobView, now: datetime) -> Envelope:
     """Return a new envelope for a job."""
-    issued_at = now.replace(microsecond=0)
+    issued_at = now.replace(microsecond=now.microsecond // 1000 * 1000)
     return Envelope(
         job_id=job.job_id,
         attempt=job.attempt,

@@ -25,7 +25,7 @@ PATH_LENGTH_MAX: Final = 4096
 
 _JOB_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}")
 _HOST: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
-_TIME: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
+_TIME: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z")
 _NONCE: Final = re.compile(r"[0-9a-f]{32}")
 _UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _SURROGATE: Final = re.compile(r"[\ud800-\udfff]")
@@ -53,7 +53,7 @@ class Envelope:
     #: Name or UUID; None for a restore, which takes the domain from the image.
     domain: str | None
     params: dict[str, Any]
-    #: Aware, UTC, whole seconds.
+    #: Aware, UTC, whole milliseconds.
     issued_at: datetime
     expires_at: datetime
     #: 32 hex digits; makes two envelopes of one job differ.
@@ -88,8 +88,8 @@ def new_nonce() -> str:
 
 
 def format_time(moment: datetime) -> str:
-    """Return the moment in UTC as 2026-01-31T23:59:59Z; a fraction of a second is dropped."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    """Return the moment in UTC as 2026-01-31T23:59:59.000Z; what is below a millisecond is dropped."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def parse_envelope(document: bytes | Mapping[str, Any], *, host: str, now: datetime) -> Envelope:
@@ -206,7 +206,7 @@ def _read_time(document: Mapping[str, Any], key: str) -> datetime:
     """Return the one moment that the text can mean."""
     text = document[key]
     if not isinstance(text, str) or not _TIME.fullmatch(text):
-        raise _malformed(key, text, "a UTC time such as 2026-01-31T23:59:59Z")
+        raise _malformed(key, text, "a UTC time such as 2026-01-31T23:59:59.000Z")
     try:
         return datetime.fromisoformat(text)
     except ValueError as error:

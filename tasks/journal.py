@@ -10,7 +10,6 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Self
@@ -18,6 +17,7 @@ from typing import Any, Final, Self
 from engine.errors import StorageError
 from tasks.envelope import Envelope
 from tasks.host_event import EventKind, HostEvent
+from tasks.journal_entry import JournalEntry, OutboxEntry, parse_entry
 from tasks.states import FINAL, JobState, is_step
 
 SCHEMA_VERSION: Final = 1
@@ -50,38 +50,6 @@ CREATE TABLE events (
 CREATE INDEX events_unsent ON events (number) WHERE sent = 0;
 """
 _BUSY_TIMEOUT_SECONDS: Final = 30.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JournalEntry:
-    """One job as this host knows it."""
-
-    job_id: str
-    attempt: int
-    op: str
-    domain: str | None
-    #: Canonical JSON, as it came.
-    envelope: str
-    state: JobState
-    reason: str | None
-    #: None until the engine process was started.
-    engine_pid: int | None
-    #: Clock ticks since boot when the process started: with the pid, it names one process.
-    engine_start_ticks: int | None
-    #: Bytes of the engine's event file that were taken over.
-    read_offset: int
-    claimed_at: datetime
-    started_at: datetime | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OutboxEntry:
-    """One event that is still to be sent."""
-
-    #: Grows with every event of the host.
-    number: int
-    #: JSON of a HostEvent.
-    body: str
 
 
 def _utc_now() -> datetime:
@@ -176,11 +144,17 @@ class Journal:
                 )
             self._append(cursor, job_id, kind, body)
 
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """Make one transaction, and so one wait for the disk, of all that this thread writes in the block."""
+        with self._transaction():
+            yield
+
     def find(self, job_id: str) -> JournalEntry | None:
         """Return the entry of a job, if it was claimed."""
         with self._transaction() as cursor:
             row = cursor.execute("SELECT * FROM jobs WHERE job_id = ?", (job_id,)).fetchone()
-            return _entry(row) if row else None
+            return parse_entry(row) if row else None
 
     def list_unfinished(self) -> list[JournalEntry]:
         """Return the jobs that are in no final state, oldest first."""
@@ -190,7 +164,7 @@ class Journal:
                 f"SELECT * FROM jobs WHERE state NOT IN ({marks}) ORDER BY claimed_at",  # noqa: S608
                 [str(state) for state in FINAL],
             )
-            return [_entry(row) for row in rows]
+            return [parse_entry(row) for row in rows]
 
     def list_unsent(self, limit: int) -> list[OutboxEntry]:
         """Return events still to be sent, in the order they were written."""
@@ -247,9 +221,13 @@ class Journal:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Cursor]:
-        """Open a transaction that is on disk when the block ends."""
+        """Open a transaction that is on disk when the block ends, or take part in this thread's open one."""
         with self._lock:
             cursor = self._connection.cursor()
+            if self._connection.in_transaction:
+                yield cursor
+                cursor.close()
+                return
             cursor.execute("BEGIN IMMEDIATE")
             try:
                 yield cursor
@@ -300,14 +278,3 @@ class Journal:
         """Write down how much of the engine's event file is taken over."""
         if read_offset is not None:
             cursor.execute("UPDATE jobs SET read_offset = ? WHERE job_id = ?", (read_offset, job_id))
-
-
-def _entry(row: sqlite3.Row) -> JournalEntry:
-    """Return the value of a row."""
-    names = ("job_id", "attempt", "op", "domain", "envelope", "reason", "engine_pid", "engine_start_ticks")
-    return JournalEntry(
-        **{name: row[name] for name in (*names, "read_offset")},
-        state=JobState(row["state"]),
-        claimed_at=datetime.fromisoformat(row["claimed_at"]),
-        started_at=datetime.fromisoformat(row["started_at"]) if row["started_at"] else None,
-    )

@@ -8,7 +8,8 @@ from typing import Final
 
 import structlog
 
-from tasks.journal import Journal, JournalEntry
+from tasks.journal import Journal
+from tasks.journal_entry import JournalEntry
 from tasks.metrics import WorkerMetrics
 from tasks.process import EngineProcess
 from tasks.states import JobState

@@ -18,7 +18,8 @@ from tasks.config import HostSettings, engine_environment
 from tasks.envelope import Envelope
 from tasks.event_file import EventFile
 from tasks.host_event import EventKind
-from tasks.journal import Journal, JournalEntry
+from tasks.journal import Journal
+from tasks.journal_entry import JournalEntry
 from tasks.metrics import WorkerMetrics
 from tasks.process import EngineProcess, read_last_line
 from tasks.request import build_request
@@ -179,8 +180,10 @@ class Supervisor:
 
     def _take_over(self, watch: _Watch) -> None:
         """Journal what the engine has written since the last look."""
-        for event, offset in watch.events.read_new():
-            self._take_event(watch, event, offset)
+        if events := list(watch.events.read_new()):
+            with self._journal.batch():
+                for event, offset in events:
+                    self._take_event(watch, event, offset)
         if watch.progress is not None and time.monotonic() - watch.progress_at >= _PROGRESS_SECONDS:
             self._report_progress(watch)
 

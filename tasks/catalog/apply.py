@@ -81,6 +81,9 @@ def _apply_progress(job: models.Job, event: HostEvent) -> bool:
     if event.seq <= job.progress_seq:
         return False
     job.progress_seq = event.seq
+    if job.state == JobState.SUCCEEDED:
+        # The result has said how many it were in the end.
+        return False
     job.bytes_done, job.bytes_total = _integer(event.body.get("bytes")), _integer(event.body.get("total"))
     return True
 
@@ -129,6 +132,8 @@ def _apply_result(session: Session, job: models.Job, result: dict[str, Any], at:
     job.domain_name = _text(result.get("domain")) or job.domain_name
     job.domain_uuid = _text(result.get("domain_uuid")) or job.domain_uuid
     path, size = _text(result.get("path")), _integer(result.get("bytes"))
+    if size:
+        job.bytes_done = job.bytes_total = size
     if job.op != "save" or path is None or size is None:
         return
     checksum = _object(result.get("checksum")) or {}

@@ -139,6 +139,27 @@ def test_journal_of_another_version_is_left_alone(tmp_path: Path) -> None:
         Journal(tmp_path / "j", host="alpha")
 
 
+def test_batch_is_written_whole_or_not_at_all(
+    journal: Journal, make_envelope: Callable[..., Envelope]
+) -> None:
+    """One wait for the disk for many events; another thread's writing waits."""
+    envelope = make_envelope()
+    journal.claim(envelope)
+    with journal.batch():
+        journal.record_start(envelope.job_id, pid=1, start_ticks=1)
+        journal.record_event(envelope.job_id, EventKind.STEP, {"step": "a"})
+    assert len(unsent(journal)) == 2
+
+    def fail() -> None:
+        with journal.batch():
+            journal.record_event(envelope.job_id, EventKind.STEP, {"step": "b"})
+            journal.record_state(envelope.job_id, JobState.SUCCEEDED)
+
+    with pytest.raises(ValueError, match="cannot go from"):
+        fail()
+    assert len(unsent(journal)) == 2
+
+
 _WRITER = """
 import sys
 from datetime import UTC, datetime, timedelta
