@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import sys
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Final, Protocol, Self
 
 import click
 
 from cli.finished import Finished
-from cli.output import open_console
+from cli.output import format_rate, open_console
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
+
+#: Columns that a name beside a bar may take.
+_LABEL_WIDTH: Final = 20
 
 
 class Display(Protocol):
@@ -21,7 +24,7 @@ class Display(Protocol):
     #: True where each ending was shown as it came, and need not be shown again.
     tells_endings: bool
 
-    def begin(self, key: str, text: str) -> None:
+    def begin(self, key: str, *, op: str, label: str, host: str, job_id: str | None) -> None:
         """An operation is on its way."""
 
     def advance(self, key: str, *, done: int, total: int | None, note: str) -> None:
@@ -51,7 +54,7 @@ class SilentDisplay:
 
     tells_endings = False
 
-    def begin(self, key: str, text: str) -> None:
+    def begin(self, key: str, *, op: str, label: str, host: str, job_id: str | None) -> None:
         """Ignore it."""
 
     def advance(self, key: str, *, done: int, total: int | None, note: str) -> None:
@@ -74,16 +77,16 @@ class LineDisplay(SilentDisplay):
 
     tells_endings = True
 
-    def begin(self, key: str, text: str) -> None:
+    def begin(self, key: str, *, op: str, label: str, host: str, job_id: str | None) -> None:
         """Print what begins."""
         del key
-        click.echo(text)
+        click.echo(f"{label}: {op} on {host} {f'as job {job_id}' if job_id else 'begins'}")
 
     def end(self, key: str, finished: Finished) -> None:
         """Print what was done."""
         del key
         if finished.error is None:
-            click.echo(finished.sentence())
+            click.echo(finished.line())
 
 
 class BarDisplay:
@@ -92,33 +95,32 @@ class BarDisplay:
     tells_endings = False
 
     def __init__(self) -> None:
-        from rich.progress import (
-            BarColumn,
-            DownloadColumn,
-            Progress,
-            TextColumn,
-            TimeRemainingColumn,
-            TransferSpeedColumn,
-        )
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             DownloadColumn(binary_units=True),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[rate]}", justify="right"),
+            TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+            TextColumn("{task.fields[note]}", markup=False),
             console=open_console(stderr=True),
         )
         self._tasks: dict[str, TaskID] = {}
 
-    def begin(self, key: str, text: str) -> None:
+    def begin(self, key: str, *, op: str, label: str, host: str, job_id: str | None) -> None:
         """Add a bar that waits for its first bytes."""
-        self._tasks[key] = self._progress.add_task(text, total=None, note="")
+        del job_id
+        text = f"{_shorten(label)}: {op} on {host}"
+        self._tasks[key] = self._progress.add_task(text, total=None, note="", rate="")
 
     def advance(self, key: str, *, done: int, total: int | None, note: str) -> None:
         """Move the bar."""
-        self._progress.update(self._tasks[key], completed=done, total=total, note=note)
+        task = self._tasks[key]
+        self._progress.update(task, completed=done, total=total, note=note)
+        speed = next(found.speed for found in self._progress.tasks if found.id == task)
+        if speed:
+            self._progress.update(task, rate=format_rate(speed))
 
     def end(self, key: str, finished: Finished) -> None:
         """Fill the bar, or stop it where it failed."""
@@ -129,7 +131,8 @@ class BarDisplay:
             self._progress.stop_task(task)
             return
         size = int(finished.result["bytes"])
-        self._progress.update(task, completed=size or 1, total=size or 1, note="done")
+        rate = format_rate(finished.result["throughput_bytes_per_second"]) if size else ""
+        self._progress.update(task, completed=size or 1, total=size or 1, note="done", rate=rate)
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -139,3 +142,9 @@ class BarDisplay:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._progress.stop()
+
+
+def _shorten(label: str) -> str:
+    """Return what fits beside a bar: of a path its last part, of a long name its beginning."""
+    name = label.rstrip("/").rpartition("/")[2]
+    return name if len(name) <= _LABEL_WIDTH else f"{name[: _LABEL_WIDTH - 3]}..."

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 import click
 
 from cli.command import Command, Group
 from cli.options import host_option
-from cli.output import format_age, format_bytes, plain_view, print_json, print_table
+from cli.output import format_bytes, plain_view, print_json, print_table
 
 
 @click.group(
@@ -31,7 +29,7 @@ def domains() -> None:
 )
 @host_option
 def list_(*, host: str | None, as_json: bool) -> None:
-    """List the domains as their hosts last saw them."""
+    """List the domains as their hosts last saw them; "saved" ones have a managed save image."""
     from cli.control import open_control
     from tasks.catalog import queries
 
@@ -41,7 +39,6 @@ def list_(*, host: str | None, as_json: bool) -> None:
     if as_json:
         print_json({"domains": [plain_view(domain) for domain in found]})
         return
-    now = datetime.now(UTC)
     rows = [
         (
             domain.name,
@@ -51,9 +48,8 @@ def list_(*, host: str | None, as_json: bool) -> None:
             "yes" if domain.has_managed_save else "",
             " ".join(domain.tags),
             domain.uuid,
-            format_age(domain.seen_at, now),
         )
         for domain in found
     ]
-    columns = ("domain", "host", "state", "memory", "managed save", "tags", "uuid", "seen ago")
-    print_table(columns, rows, right=("memory", "seen ago"))
+    columns = ("domain", "host", "state", "memory", "saved", "tags", "uuid")
+    print_table(columns, rows, right=("memory",))

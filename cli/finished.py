@@ -51,26 +51,36 @@ class Finished:
         job = {} if self.job_state is None else {"job_state": str(self.job_state)}
         if self.result is not None:
             return {**self.result, **job}
-        found: dict[str, Any] = {"op": self.op, "domain": self.label, "host": self.host}
+        # A restore learns its domain from the image.
+        found: dict[str, Any] = {"op": self.op, "path" if self.op == "restore" else "domain": self.label}
+        found["host"] = self.host
         if self.job_id is not None:
             found["job_id"] = self.job_id
         return {**found, **job} if self.error is None else {**found, **job, "error": self.error}
 
+    @property
+    def path(self) -> str:
+        """Return the image or restore point, "" where there is none to name."""
+        return str((self.result or {}).get("path") or "")
+
     def sentence(self) -> str:
-        """Return what was done, on one line."""
+        """Return what was done."""
         if self.result is None:
             return f"{self.label}: {self.op} is {self.job_state or 'not done'} on {self.host}"
         result = self.result
-        path = result.get("path") or ""
         facts = [f"{result['domain']}: {_DONE_WORDS.get(self.op, self.op)} on {result['host']}"]
         if result["bytes"]:
             facts.append(f"{format_bytes(result['bytes'])} in {format_seconds(result['duration_seconds'])}")
             facts.append(format_rate(result["throughput_bytes_per_second"]))
-        facts.append(f"guest stood still {format_seconds(result['guest_paused_seconds'])}")
-        facts.append(f"{format_bytes(result['bypass_cache']['resident_bytes'])} in the page cache")
+        facts.append(f"guest paused {format_seconds(result['guest_paused_seconds'])}")
+        facts.append(f"{format_bytes(result['bypass_cache']['resident_bytes'])} in page cache")
         if result.get("state") not in {"", "saved", None}:
             facts.append(f"now {result['state']}")
-        return ", ".join(facts) + (f": {path}" if path else "")
+        return ", ".join(facts)
+
+    def line(self) -> str:
+        """Return what was done and where the image is, on one line."""
+        return f"{self.sentence()}: {self.path}" if self.path else self.sentence()
 
     def row(self) -> tuple[str, ...]:
         """Return the cells of `COLUMNS`."""

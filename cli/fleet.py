@@ -54,7 +54,7 @@ def follow(control: Control, jobs: Sequence[JobView], display: Display) -> list[
     """
     ids = [job.job_id for job in jobs]
     for job in jobs:
-        display.begin(job.job_id, f"{job.label}: {job.op} on {job.host} as job {job.job_id[:12]}")
+        display.begin(job.job_id, op=job.op, label=job.label, host=job.host, job_id=job.job_id)
     ended: dict[str, Finished] = {}
     try:
         for job in wait_jobs(control.catalog, control.redis, ids):

@@ -50,7 +50,8 @@ def run_here(order: Order, display: Display) -> list[Finished]:
         ) as engine,
     ):
         for label in order.labels:
-            observer.begin(label, f"{label}: {order.op} begins")
+            observer.turn_to(label)
+            display.begin(label, op=order.op, label=label, host=host, job_id=None)
             one = _run_one(engine, order, label, host=host, cancel=cancel)
             display.end(label, one)
             finished.append(one)
@@ -150,10 +151,9 @@ class _Shown:
         self._total: int | None = None
         self._note = ""
 
-    def begin(self, key: str, text: str) -> None:
+    def turn_to(self, key: str) -> None:
         """Turn to the next operation."""
         self._key, self._done, self._total, self._note = key, 0, None, ""
-        self._display.begin(key, text)
 
     def step(self, step: Step) -> None:
         """Show the step."""

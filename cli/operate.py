@@ -11,7 +11,7 @@ from cli.display import open_display
 from cli.failure import format_failure
 from cli.finished import COLUMNS, NUMBERS, Finished, exit_code_of
 from cli.order import Order
-from cli.output import print_json, print_table
+from cli.output import name_point, open_console, print_json, print_table
 
 
 def operate(order: Order, *, dxml: str | None = None) -> int:
@@ -61,9 +61,19 @@ def report_text(finished: Sequence[Finished], *, is_told: bool, is_quiet: bool) 
     if not is_told and not is_quiet:
         if len(finished) > 1:
             print_table(COLUMNS, [one.row() for one in finished], right=NUMBERS)
+            click.echo()
+            _report_points(finished)
         elif finished and finished[0].error is None:
-            click.echo(finished[0].sentence())
+            open_console().print(finished[0].sentence())
+            _report_points(finished)
     _report_failures(finished)
+
+
+def _report_points(finished: Sequence[Finished]) -> None:
+    """Print the names that fleetsave restore takes, or the paths of images."""
+    rows = [(one.label, one.host, name_point(one.path)) for one in finished if one.op == "save" and one.path]
+    if rows:
+        print_table(("domain", "host", "restore point"), rows)
 
 
 def _report_failures(finished: Sequence[Finished]) -> None:

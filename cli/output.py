@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, is_dataclass
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Final
 
 from engine.units import format_size
@@ -21,6 +22,8 @@ _MINUTE: Final = 60
 _HOUR: Final = 60 * _MINUTE
 _DAY: Final = 24 * _HOUR
 
+#: UTC time and job id: how the engine names restore points.
+_POINT_NAME: Final = re.compile(r"[0-9]{8}T[0-9]{6}Z-[A-Za-z0-9-]{1,64}")
 #: Shown where there is nothing to show.
 NOTHING: Final = "-"
 
@@ -111,6 +114,12 @@ def format_age(moment: datetime | None, now: datetime) -> str:
 def format_time(moment: datetime | None) -> str:
     """Return a moment in UTC, to the second."""
     return NOTHING if moment is None else f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+
+
+def name_point(path: str) -> str:
+    """Return the directory's name for a restore point of a store, the whole path for an image file."""
+    name = PurePath(path).name
+    return name if _POINT_NAME.fullmatch(name) else path
 
 
 def _plain(value: object) -> object:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from pathlib import PurePath
 
 import click
 
 from cli.command import Command, Group
 from cli.options import host_option
-from cli.output import NOTHING, format_age, format_bytes, plain_view, print_json, print_table
+from cli.output import NOTHING, format_age, format_bytes, name_point, plain_view, print_json, print_table
 
 
 @click.group(
@@ -50,15 +49,8 @@ def list_(*, host: str | None, domain: str | None, as_json: bool) -> None:
             point.host,
             format_age(point.taken_at, now),
             format_bytes(point.size_bytes),
-            _name(point.path),
+            name_point(point.path),
         )
         for point in found
     ]
     print_table(("domain", "host", "age", "size", "point"), rows, right=("age", "size"))
-
-
-def _name(path: str) -> str:
-    """Return the directory's name for a restore point of a store, the whole path for an image file."""
-    name = PurePath(path).name
-    is_point = len(name) > len("20260131T220000Z-") and name[8:9] == "T" and name[15:17] == "Z-"
-    return name if is_point else path

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from lxml import etree
 
-from cli.demo.checks import CheckList, check_jobs, check_point
+from cli.demo.checks import CheckList, check_jobs, check_points
 from cli.demo.fleet import Fleet
 from cli.demo.numbers import check_metrics, list_changes, tabulate
 from cli.demo.story import Story
@@ -110,10 +110,9 @@ class Demo:
             one.saved = jobs.get(one.guest.name)
             one.before = one.guest.counter()
         check_jobs(self.checks, list(jobs.values()), "save", len(self.watched))
-        for job in jobs.values():
-            check_point(self.checks, job)
+        check_points(self.checks, list(jobs.values()))
         still = [name for name, one in self.watched.items() if one.guest.state() != "shut off"]
-        self.checks.add_all("saved guests have ended", still, "virsh domstate: shut off")
+        self.checks.add_all("saved guests have ended", still, "virsh: shut off")
         self._check_staging()
 
     def restore_all(self) -> None:
@@ -146,8 +145,7 @@ class Demo:
             one.memory_ok = one.guest.memory_ok()
             goes_on = one.before < one.after <= one.before + 2
             seen = f"{one.before} before the save, {one.after} after the restore"
-            self.checks.add(f"{name}: the counter goes on where it stopped", goes_on, seen)
-            self.checks.add(f"{name}: memory is what it was", one.memory_ok, "the guest's own checksums")
+            self.checks.add(f"{name}: its counter goes on", goes_on, seen)
             where = (
                 one.guest.host.name
                 if one.guest.host.name == one.home
@@ -155,6 +153,8 @@ class Demo:
             )
             memory = "ok" if one.memory_ok else "BAD"
             rows.append((name, where, str(one.before), str(one.after), str(one.guest.counter()), memory))
+        bad = [name for name, one in self.watched.items() if not one.memory_ok]
+        self.checks.add_all("every guest finds its memory as it was", bad, "the guests' own checksums")
         columns = ("domain", "host", "last before", "first after", "now", "memory")
         story.table(columns, rows, right=("last before", "first after", "now"))
 
@@ -185,7 +185,9 @@ class Demo:
         one.guest = replace(one.guest, serial=serial)
         shown = _serial_of(one.guest.host.virsh("dumpxml", name)) if one.guest.state() == "running" else ""
         story.say(f"virsh dumpxml {name} says: serial port -> {Path(shown).name}")
-        self.checks.add(f"{name}: the dxml took effect", shown == str(serial), f"virsh dumpxml: {shown}")
+        self.checks.add(
+            f"{name}: the dxml took effect", shown == str(serial), f"virsh: to {Path(shown).name}"
+        )
 
     def _restore_moved(self, one: Watched) -> None:
         """Copy a restore point into the other host's store and restore it there."""
@@ -199,14 +201,18 @@ class Demo:
         here = one.guest.state() if name in names else "missing"
         story.say(f"virsh domstate {name}: {here} on {target.name}, {old.state()} on {one.home}")
         is_moved = here == "running" and old.state() == "shut off"
-        self.checks.add(f"{name}: runs on the other host", is_moved, f"{here} on {target.name}")
+        self.checks.add(
+            f"{name}: runs on the other host",
+            is_moved,
+            f"virsh: {here} on {target.name}, {old.state()} on {one.home}",
+        )
 
     def _restore(self, one: Watched, point: str, *options: str) -> None:
         """Restore one guest through the command line."""
         self._run("restore", point, *options)
         if one.guest.name not in {_CHANGED, _MOVED}:
             state = one.guest.state()
-            self.checks.add(f"{one.guest.name}: runs again", state == "running", f"virsh domstate: {state}")
+            self.checks.add(f"{one.guest.name}: runs again", state == "running", f"virsh: {state}")
 
     def _run(self, *arguments: str) -> None:
         """Run one `fleetsave` command of the control side, its output where ours goes."""
@@ -227,7 +233,8 @@ class Demo:
         """Return the jobs of an operation by the name of their domain."""
         with open_catalog(self._fleet.catalog_url) as catalog:
             jobs = [job for job in queries.list_jobs(catalog) if job.op == op]
-        return {str((job.result or {}).get("domain", job.label)): job for job in jobs}
+        found = {str((job.result or {}).get("domain", job.label)): job for job in jobs}
+        return {name: found[name] for name in (*self.watched, *found) if name in found}
 
     def _wait_known(self) -> None:
         """Wait until the hosts have reported all guests as running."""

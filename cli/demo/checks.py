@@ -52,42 +52,45 @@ def check_jobs(checks: CheckList, jobs: list[JobView], op: str, count: int) -> N
         wrong.append(f"{len(jobs)} jobs, want {count}")
     checks.add_all(f"every {op} succeeded", wrong, f"{count} jobs")
     bypass = {job.label: (job.result or {}).get("bypass_cache", {}) for job in jobs}
+    buffered = [
+        f"{label}: {one.get('buffered_bytes')} bytes through it"
+        for label, one in bypass.items()
+        if one.get("buffered_bytes") != 0 or not one.get("direct_bytes")
+    ]
+    total = sum(one.get("direct_bytes", 0) for one in bypass.values())
+    checks.add_all(f"every {op} went past the page cache", buffered, f"{format_bytes(total)} by O_DIRECT")
     left = [
         f"{label}: {one.get('resident_bytes')}"
         for label, one in bypass.items()
         if one.get("resident_bytes") != 0
     ]
-    checks.add_all(f"no {op} left a page of its image in the page cache", left, "0 bytes resident each")
-    buffered = [
-        f"{label}: {one.get('buffered_bytes')} bytes through the cache"
-        for label, one in bypass.items()
-        if one.get("buffered_bytes") != 0 or not one.get("direct_bytes")
-    ]
-    total = sum(one.get("direct_bytes", 0) for one in bypass.values())
-    checks.add_all(f"every {op} went past the page cache", buffered, f"{format_bytes(total)} with O_DIRECT")
+    checks.add_all(f"no {op} left a page of its image cached", left, "0 bytes resident")
 
 
-def check_point(checks: CheckList, job: JobView) -> None:
-    """Check what a save left on disk: private files, and a manifest that agrees with the result."""
-    result = job.result or {}
-    point = Path(result.get("path", "/nonexistent"))
+def check_points(checks: CheckList, jobs: list[JobView]) -> None:
+    """Check what saves left on disk: private files, and manifests that agree with the results."""
+    points = {job.label: Path((job.result or {}).get("path", "/nonexistent")) for job in jobs}
+    wrong = [fault for job in jobs for fault in _find_disagreement(points[job.label], job)]
+    checks.add_all("image, manifest and job agree", wrong, "sizes and BLAKE3 checksums")
+    public = [fault for point in points.values() if point.is_dir() for fault in _find_public(point)]
+    checks.add_all("nobody else may read a guest's memory", public, "files 0600, directories 0700")
+
+
+def _find_disagreement(point: Path, job: JobView) -> list[str]:
+    """Return what image, manifest and the job's result say differently."""
     image, manifest = point / IMAGE_NAME, point / MANIFEST_NAME
-    if not manifest.is_file():
-        checks.add(f"{job.label}: the restore point is complete", False, f"no {manifest}")
-        return
+    if not manifest.is_file() or not image.is_file() or job.result is None:
+        return [f"{job.label}: no whole restore point at {point}"]
     told = parse_manifest(manifest.read_text(), path=str(manifest))
-    size = image.stat().st_size
-    is_whole = (
-        size == told.image_bytes == result["bytes"] and told.checksum.value == result["checksum"]["value"]
-    )
-    seen = f"{format_bytes(size)}, {told.checksum.algorithm} {told.checksum.value[:16]}..."
-    checks.add(f"{job.label}: image, manifest and job agree on size and checksum", is_whole, seen)
-    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (point, *point.iterdir())}
-    wrong = [
-        f"{name} is {mode:o}"
-        for name, mode in modes.items()
-        if mode != (0o700 if name == point.name else 0o600)
+    sizes = {image.stat().st_size, told.image_bytes, job.result["bytes"]}
+    sums = {told.checksum.value, job.result["checksum"]["value"]}
+    faults = [f"{job.label}: sizes {sizes}"] if len(sizes) > 1 else []
+    return [*faults, f"{job.label}: checksums {sums}"] if len(sums) > 1 else faults
+
+
+def _find_public(point: Path) -> list[str]:
+    """Return what in a restore point has another mode than it should."""
+    modes = {path: stat.S_IMODE(path.stat().st_mode) for path in (point, *point.iterdir())}
+    return [
+        f"{path} is {mode:o}" for path, mode in modes.items() if mode != (0o700 if path == point else 0o600)
     ]
-    checks.add_all(
-        f"{job.label}: nobody else may read the guest's memory", wrong, "files 0600, directory 0700"
-    )

@@ -51,6 +51,10 @@ def _play(stack: ExitStack, story: Story) -> Demo:
     from cli.demo.fleet import open_fleet
     from cli.sandbox import Sandbox
 
+    story.say(
+        "fleetsave writes the memory of running guests to disk past the page cache, and brings it back."
+    )
+    story.say("Here it does so for a small fleet that exists as long as this demo; nothing else is touched.")
     story.chapter("A fleet on this machine: two hosts, Redis, a worker on each host")
     sandbox = stack.enter_context(Sandbox(("alpha", "beta")))
     # From here on a second Ctrl-C must not leave half of it behind.
@@ -62,7 +66,7 @@ def _play(stack: ExitStack, story: Story) -> Demo:
         story.say(
             f"{host.name}: user {host.user} with its own libvirt daemon; the worker's metrics: port {port}"
         )
-    story.say(f"control side: catalog {fleet.catalog_url.removeprefix('sqlite:///')}, broker {broker.url}")
+    story.say(f"control side: root, with a catalog of its own, and {broker.url}")
     played = Demo(fleet, story)
     before = fleet.scrape()
     played.start_guests()

@@ -34,7 +34,10 @@ class Story:
 
     def command(self, arguments: Sequence[str]) -> None:
         """Print a command as one would type it."""
-        self._print(Text(f"   $ fleetsave {shlex.join(arguments)}", style="cyan"))
+        # Not wrapped: it is there to be copied.
+        self._print(
+            Text(f"   $ fleetsave {shlex.join(arguments)}", style="cyan", no_wrap=True), is_whole=True
+        )
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> None:
         """Print a table."""
@@ -42,8 +45,8 @@ class Story:
             print_table(columns, rows, right=right)
             sys.stdout.flush()
 
-    def _print(self, text: Text) -> None:
+    def _print(self, text: Text, *, is_whole: bool = False) -> None:
         if not self.is_silent:
-            self._console.print(text)
+            self._console.print(text, soft_wrap=is_whole)
             # What the commands print to the same terminal must come after it.
             sys.stdout.flush()
