@@ -120,6 +120,8 @@ class StreamSave:
             operation.reach(Step.CALL)
             call.start()
             transfer = self._write(file, stream, call)
+            # libvirt may have ended the stream because it failed: nothing is whole before it comes here.
+            stream.wait_at_gate(call)
             manifest = self._prepare(file, transfer)
             self._kind.check()
             operation.reach(Step.COMMIT)
@@ -249,6 +251,7 @@ class StreamSave:
             ) from error
         if any(now.uuid == before.uuid and now.run_id == before.run_id for now in domains):
             self._is_only_copy = False
+            self._operation.put_back(before)
             raise call.error
 
     def _paused_seconds(self) -> float:
