@@ -46,7 +46,7 @@ def read_stat(pid: int) -> list[str] | None:
 
 
 def list_owned(uids: Collection[int]) -> list[int]:
-    """Return the ids of all processes of the given users, zombies left out."""
+    """Return the ids of all processes of the given users, without zombies and processes of containers."""
     return [pid for pid in _list_pids() if _is_owned(pid, uids)]
 
 
@@ -105,8 +105,16 @@ def _is_owned(pid: int, uids: Collection[int]) -> bool:
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith(_STATUS_UIDS):
                 # Real, effective, saved and file system id: a set-user-id program of ours is ours too.
-                return any(int(uid) in uids for uid in line.split()[1:])
+                return any(int(uid) in uids for uid in line.split()[1:]) and _is_in_our_namespace(pid)
     return False
+
+
+def _is_in_our_namespace(pid: int) -> bool:
+    """Tell a process of this machine from one of a container on it, whose users have nothing to do with ours.
+
+    The kernel shows the processes of containers with bare user ids, and images like the ids useradd(8) gives.
+    """
+    return Path(f"/proc/{pid}/ns/pid").samefile("/proc/self/ns/pid")
 
 
 def _read_name(pid: int) -> str:

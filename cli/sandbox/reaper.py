@@ -1,7 +1,7 @@
 """Collects daemons that lose their parents, where nobody else would.
 
-libvirtd and QEMU leave the client that started them and become children of process 1. In many containers that
-is a `sleep`, which never collects its children: a QEMU that has ended stays a zombie, and libvirt waits a while
+libvirtd and QEMU leave the client that started them and become children of process 1. In many containers
+that is a `sleep`, which never collects its children: a QEMU that has ended stays a zombie; libvirt waits
 for it to go, then fails. So this process adopts the orphans among its descendants and collects them itself.
 
 Source: PR_SET_CHILD_SUBREAPER in prctl(2); virExec() in libvirt's src/util/vircommand.c (setsid, then fork).

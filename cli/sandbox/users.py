@@ -13,6 +13,13 @@ from cli.sandbox.errors import SandboxError
 _LOCKED: Final = frozenset({1, 10})
 #: userdel(8): the user is not there.
 _NO_SUCH_USER: Final = 6
+#: Ids that neither people nor services nor the images of containers are likely to have on this machine.
+_ID_RANGE: Final = {
+    "SYS_UID_MIN": 40000,
+    "SYS_UID_MAX": 49999,
+    "SYS_GID_MIN": 40000,
+    "SYS_GID_MAX": 49999,
+}
 #: How long to wait for other programs that change /etc/passwd, seconds.
 _LOCK_SECONDS: Final = 30.0
 
@@ -36,7 +43,9 @@ def add_user(name: str, home: Path) -> User:
     _run_locked(
         [
             *("useradd", "--system", "--user-group", "--no-create-home", "--no-log-init"),
-            *("--home-dir", str(home), "--shell", "/usr/sbin/nologin", name),
+            *("--home-dir", str(home), "--shell", "/usr/sbin/nologin"),
+            *(word for key, value in _ID_RANGE.items() for word in ("--key", f"{key}={value}")),
+            name,
         ],
     )
     entry = pwd.getpwnam(name)

@@ -252,6 +252,27 @@ def test_guest_stops_at_once_where_nobody_collects_orphans(parent: Path) -> None
     assert float(done.stdout) < 5
 
 
+def test_processes_of_containers_are_left_alone(sandbox: Sandbox) -> None:
+    """A container's service may have the user id of one of our hosts; it is not ours to end."""
+    uid = sandbox.hosts["beta"].uid
+    service = ["setpriv", "--reuid", str(uid), "--clear-groups", "sh", "-c", "echo up; exec sleep 60"]
+    with subprocess.Popen(
+        ["unshare", "--pid", "--fork", "--kill-child", *service],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as container:
+        assert container.stdout is not None
+        assert container.stderr is not None
+        if not container.stdout.readline():
+            pytest.skip(f"no namespaces on this machine: {container.stderr.read().decode().strip()}")
+        try:
+            contained = Path(f"/proc/{container.pid}/task/{container.pid}/children").read_text().strip()
+            end_owned({uid})
+            assert Path(f"/proc/{contained}/comm").read_text() == "sleep\n"
+        finally:
+            container.kill()
+
+
 def test_hosts_that_cannot_read_the_checkout_get_a_copy(
     parent: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
