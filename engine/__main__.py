@@ -104,19 +104,28 @@ def run(request: EngineRequest, events: EventWriter, cancel: CancelToken) -> Out
         cancel=cancel,
     ) as engine:
         image = {**common, "zstd_level": request.zstd_level, "bandwidth": request.bandwidth}
+        domain = request.domain or ""
         if request.op == "save":
-            return engine.save(request.domain or "", request.to, request.dxml, save_flags, **image)
+            image |= {
+                "data_path": request.data_path,
+                "image_format": request.image_format,
+                "channels": request.channels,
+            }
+            return engine.save(domain, request.to, request.dxml, save_flags, **image)
         if request.op == "checkpoint":
             limit = request.max_pause_milliseconds
             seconds = None if limit is None else limit / 1000
-            return engine.checkpoint(
-                request.domain or "", request.to, save_flags, max_pause_seconds=seconds, **image
+            return engine.checkpoint(domain, request.to, save_flags, max_pause_seconds=seconds, **image)
+        if request.op == "dump":
+            return engine.core_dump(
+                domain, request.to or "", request.dump_format, request.dump_flags, **common
             )
         if request.op == "restore":
+            common["data_path"] = request.data_path
             return engine.restore(request.path or "", request.dxml, save_flags, **common)
         if request.op == "managed-save":
-            return engine.managed_save(request.domain or "", save_flags, **common)
-        return engine.start(request.domain or "", start_flags, **common)
+            return engine.managed_save(domain, save_flags, **common)
+        return engine.start(domain, start_flags, **common)
 
 
 def main() -> int:

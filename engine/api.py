@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -13,14 +13,16 @@ from typing import Final, Self
 from engine.cancel import CancelToken
 from engine.checkpoint import checkpoint
 from engine.domxml.document import parse_domain_xml
+from engine.dump import core_dump
 from engine.errors import InvalidArgumentError, ReadOnlyError
-from engine.flags import BypassPolicy, SaveFlags, StartFlags
+from engine.flags import BypassPolicy, DumpFlags, DumpFormat, SaveFlags, StartFlags
 from engine.hypervisor.connect import connect
 from engine.hypervisor.port import Hypervisor
-from engine.managed import managed_save, start
+from engine.managed import managed_save, managed_save_remove, start
 from engine.observer import Observer, SilentObserver
 from engine.operation import Operation
 from engine.outcome import Outcome
+from engine.preflight import SaveSurvey, survey_save
 from engine.recover import Recovery
 from engine.recover import recover as put_right
 from engine.restore import restore
@@ -94,10 +96,18 @@ class Engine:
         bypass_cache: BypassPolicy | str = BypassPolicy.REQUIRE,
         zstd_level: int | None = None,
         bandwidth: int | None = None,
+        data_path: str = "stream",
+        image_format: str | None = None,
+        channels: int | None = None,
         job_id: str | None = None,
     ) -> Outcome:
         """Save a domain into a file, or into a new restore point of the store (virDomainSaveFlags)."""
-        options = _options(flags, bypass_cache, zstd_level, bandwidth)
+        options = replace(
+            _options(flags, bypass_cache, zstd_level, bandwidth),
+            data_path=data_path,
+            image_format=image_format,
+            channels=channels,
+        )
         target = None if to is None else self._absolute(to, "to")
         return save(self._operation("virDomainSaveFlags", job_id), domain, target, dxml=dxml, options=options)
 
@@ -129,15 +139,59 @@ class Engine:
         flags: int = 0,
         *,
         bypass_cache: BypassPolicy | str = BypassPolicy.REQUIRE,
+        data_path: str = "stream",
         job_id: str | None = None,
     ) -> Outcome:
         """Start a guest from an image or a restore point (virDomainRestoreFlags)."""
         given = SaveFlags(flags)
         policy = _policy(bypass_cache, is_required=SaveFlags.BYPASS_CACHE in given)
-        source = self._absolute(path, "from")
         return restore(
-            self._operation("virDomainRestoreFlags", job_id), source, dxml=dxml, flags=given, policy=policy
+            self._operation("virDomainRestoreFlags", job_id),
+            self._absolute(path, "from"),
+            dxml=dxml,
+            flags=given,
+            policy=policy,
+            data_path=data_path,
         )
+
+    def core_dump(
+        self,
+        domain: str,
+        to: Path | str,
+        dump_format: int = 0,
+        flags: int = 0,
+        *,
+        bypass_cache: BypassPolicy | str = BypassPolicy.REQUIRE,
+        job_id: str | None = None,
+    ) -> Outcome:
+        """Write a guest's memory into a core file (virDomainCoreDumpWithFormat)."""
+        given = DumpFlags(flags)
+        return core_dump(
+            self._operation("virDomainCoreDumpWithFormat", job_id),
+            domain,
+            self._absolute(to, "to"),
+            dump_format=DumpFormat(dump_format),
+            flags=given,
+            policy=_policy(bypass_cache, is_required=DumpFlags.BYPASS_CACHE in given),
+        )
+
+    def survey_save(
+        self,
+        domain: str,
+        to: Path | str | None = None,
+        dxml: str | None = None,
+        *,
+        bypass_cache: BypassPolicy | str = BypassPolicy.REQUIRE,
+        live: bool = False,
+    ) -> SaveSurvey:
+        """Look at everything that a save or (live) checkpoint depends on; touch no guest."""
+        target = None if to is None else self._absolute(to, "to")
+        operation = self._operation("virDomainSaveFlags", None)
+        return survey_save(operation, domain, target, dxml, BypassPolicy(bypass_cache), live=live)
+
+    def managed_save_remove(self, domain: str) -> None:
+        """Throw a domain's managed save image away (virDomainManagedSaveRemove)."""
+        managed_save_remove(self._operation("virDomainManagedSaveRemove", None), domain)
 
     def managed_save(
         self,

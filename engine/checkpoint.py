@@ -12,7 +12,7 @@ from typing import Final
 from xml.sax.saxutils import quoteattr
 
 from engine.domxml.document import parse_domain_xml
-from engine.errors import TryAgainError, WrongStateError
+from engine.errors import TryAgainError
 from engine.hypervisor.port import Domain
 from engine.operation import Operation
 from engine.outcome import Outcome
@@ -44,11 +44,7 @@ def checkpoint(
     """
     options = options or SaveOptions()
     check_flags(options.flags)
-    plan = preflight_save(operation, name, to, None, options.policy)
-    if not plan.domain.is_running:
-        raise WrongStateError(
-            plan.domain.name, f"domain is {plan.domain.state}", "a running one", "use fleetsave save"
-        )
+    plan = preflight_save(operation, name, to, None, options.policy, live=True)
     operation.reach(Step.PREFLIGHT)
     disks = _disk_targets(operation.hypervisor.domain_xml(plan.domain.uuid))
     if max_pause_seconds is not None:

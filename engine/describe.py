@@ -9,10 +9,10 @@ from typing import Any
 
 from engine.checksum import Checksum
 from engine.directio.target import DirectFile
+from engine.disks import identify_disks
 from engine.domxml.changes import Change
 from engine.domxml.document import parse_domain_xml
 from engine.flags import BypassFailure, BypassPolicy
-from engine.image.head import ImageHead
 from engine.image.manifest import Manifest
 from engine.operation import Operation
 from engine.outcome import BypassReport, Outcome
@@ -26,7 +26,8 @@ class Transfer:
     file: DirectFile
     #: Bytes of the image.
     size: int
-    checksum: Checksum
+    #: None where only libvirt saw the bytes.
+    checksum: Checksum | None
     #: The image's first block once it is complete; empty for a restore.
     final_block: bytes
     #: Seconds from the first byte to the end of the sync.
@@ -50,20 +51,22 @@ class Transfer:
         return self.size / max(self.seconds, 1e-9)
 
 
-def describe_save(
+def describe_image(
     operation: Operation,
     plan: SavePlan,
     transfer: Transfer,
-    head: ImageHead,
     *,
     op: str,
+    domain_xml: str,
+    was_running: bool,
     paused_seconds: float,
-    disks: list[dict[str, Any]],
-    guest_ended: bool,
+    data_path: str = "stream",
 ) -> Manifest:
     """Return the manifest of an image that is whole."""
-    root = parse_domain_xml(head.domain_xml, where=plan.domain.name)
+    assert transfer.checksum is not None, "an image of ours is always checksummed"
+    root = parse_domain_xml(domain_xml, where=plan.domain.name)
     os_type = root.find("os/type")
+    disks = identify_disks(root)
     return Manifest(
         job_id=operation.job_id,
         op=op,
@@ -76,24 +79,24 @@ def describe_save(
         hypervisor_version=plan.versions.hypervisor,
         machine="" if os_type is None else os_type.get("machine", ""),
         cpu_model=(root.findtext("cpu/model") or "").strip(),
-        was_running=head.header.was_running,
+        was_running=was_running,
         image_bytes=transfer.size,
         checksum=transfer.checksum,
         guest_paused_seconds=paused_seconds,
         duration_seconds=operation.seconds(),
         throughput_bytes_per_second=transfer.throughput(),
-        data_path="stream",
+        data_path=data_path,
         bypass_cache=_plain(asdict(transfer.bypass_report())),
         dxml_changes=[asdict(change) for change in plan.dxml_changes],
         disks=disks,
         # Only a guest that ended with its image left its disks as its memory knows them.
-        disks_consistent=guest_ended or not disks,
+        disks_consistent=op == "save" or not disks,
         simulated=operation.hypervisor.is_simulated,
     )
 
 
-def describe_outcome(operation: Operation, manifest: Manifest, path: str) -> Outcome:
-    """Return the outcome of a save from its manifest."""
+def describe_outcome(operation: Operation, manifest: Manifest, path: str, *, state: str) -> Outcome:
+    """Return the outcome of an operation from its image's manifest."""
     bypass = dict(manifest.bypass_cache)
     bypass["policy"] = BypassPolicy(bypass["policy"])
     bypass["failures"] = tuple(BypassFailure(reason) for reason in bypass["failures"])
@@ -114,7 +117,7 @@ def describe_outcome(operation: Operation, manifest: Manifest, path: str) -> Out
         data_path=manifest.data_path,
         simulated=manifest.simulated,
         dxml_changes=tuple(Change(**change) for change in manifest.dxml_changes),
-        state="saved" if manifest.op == "save" else "running",
+        state=state,
     )
 
 

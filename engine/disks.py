@@ -5,15 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from engine.domxml.document import parse_domain_xml
+from lxml import etree
 
 
-def identify_disks(domain_xml: str) -> list[dict[str, Any]]:
+def identify_disks(root: etree._Element) -> list[dict[str, Any]]:
     """Return what can be said of each disk now: target, type, format, source, length, time of last change.
 
     For a file also size (bytes) and mtime_ns; a source that cannot be looked at has neither.
     """
-    root = parse_domain_xml(domain_xml, where="domain XML of the guest")
     found = []
     for disk in root.iterfind("devices/disk"):
         target, source, driver = disk.find("target"), disk.find("source"), disk.find("driver")

@@ -35,6 +35,32 @@ class StartFlags(enum.IntFlag):
     FORCE_BOOT = 8
 
 
+class DumpFlags(enum.IntFlag):
+    """Flags of core_dump; CRASH, LIVE and RESET exclude each other."""
+
+    NONE = 0
+    #: The guest is left crashed.
+    CRASH = 1
+    #: The guest goes on running meanwhile; QEMU pauses it all the same.
+    LIVE = 2
+    #: Bypass the page cache or fail.
+    BYPASS_CACHE = 4
+    #: The guest is reset afterwards.
+    RESET = 8
+    #: Memory alone, in a format that crash tools read.
+    MEMORY_ONLY = 16
+
+
+class DumpFormat(enum.IntEnum):
+    """Formats of a core dump; all but RAW need MEMORY_ONLY."""
+
+    RAW = 0
+    KDUMP_ZLIB = 1
+    KDUMP_LZO = 2
+    KDUMP_SNAPPY = 3
+    WIN_DMP = 4
+
+
 class BypassPolicy(enum.StrEnum):
     """What to do about the page cache."""
 

@@ -18,15 +18,14 @@ from engine.directio.target import storage_error
 from engine.errors import (
     BypassError,
     EngineError,
-    HypervisorError,
     ImageFormatError,
     ImageIncompleteError,
-    StorageError,
     WrongStateError,
 )
 from engine.flags import BypassFailure, BypassPolicy, SaveFlags, StartFlags
 from engine.hypervisor.port import Domain
 from engine.image.header import HEADER_SIZE, parse_header
+from engine.native import run_with_policy
 from engine.operation import Operation
 from engine.outcome import BypassReport, Outcome
 from engine.preflight import check_flags, find_idle_domain
@@ -67,6 +66,22 @@ def managed_save(
     if flags & (SaveFlags.RUNNING | SaveFlags.PAUSED):
         was_running = SaveFlags.RUNNING in flags
     return native.outcome("managed-save", was_running=was_running, state="saved")
+
+
+def managed_save_remove(operation: Operation, name: str) -> None:
+    """Throw a domain's managed save image away: its next start boots it.
+
+    Raises:
+        WrongStateError: it has none.
+        EngineError: libvirt refused.
+    """
+    domain = operation.hypervisor.find_domain(name)
+    if not domain.has_managed_save:
+        raise WrongStateError(
+            domain.name, "domain has no managed save image", "one", "nothing needs to be done"
+        )
+    with lock_domain(operation.runtime_dir, domain.uuid, domain.name):
+        operation.hypervisor.managed_save_remove(domain.uuid)
 
 
 def start(
@@ -131,13 +146,7 @@ class _Native:
             operation.reach(Step.CALL)
             operation.reach(Step.COMMIT)
             self.called_at = time.monotonic()
-            try:
-                call(self.policy is not BypassPolicy.OFF)
-            except (StorageError, HypervisorError):
-                if self.policy is not BypassPolicy.PREFER:
-                    raise
-                self.failures.append(BypassFailure.FALLBACK_BUFFERED)
-                call(False)
+            run_with_policy(self.policy, call, self.failures)
             self.seconds = time.monotonic() - self.called_at
             operation.reach(Step.COMMITTED)
         if self._fd >= 0:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from engine.directio.probe import free_bytes, probe_direct_io
+from engine.domxml.blockers import list_blockers
 from engine.domxml.changes import Change, list_changes
 from engine.domxml.document import check_same_domain, parse_domain_xml
 from engine.errors import (
@@ -18,16 +19,17 @@ from engine.errors import (
     NotSupportedError,
     WrongStateError,
 )
+from engine.findings import Finding, Survey
 from engine.flags import BypassPolicy, SaveFlags
 from engine.hypervisor.port import Domain, Hypervisor, Versions
-from engine.image.header import ImageFormat
 from engine.operation import Operation
-from engine.store.images import OpenImage
 from engine.store.places import Place, check_allowed, check_store, check_target, plan_file, plan_point
 from engine.units import MiB, format_size
 
 #: Bytes beside the guest's memory: head, device state, manifest, and room for rounding.
 IMAGE_MARGIN: Final = 64 * MiB
+#: Seconds that the end of a live transfer takes where nobody asked for less (QEMU's downtime-limit).
+_LIVE_PAUSE_SECONDS: Final = 0.3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +43,41 @@ class SavePlan:
     #: Most bytes the image will need, as far as the hypervisor knows.
     estimate_bytes: int
     dxml_changes: tuple[Change, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SaveSurvey:
+    """What a preflight of a save found; `plan` where nothing stands in the way."""
+
+    findings: list[Finding]
+    plan: SavePlan | None
+    #: Bytes per second that the target took in a short trial; 0 where it could not be tried.
+    rate: float = 0.0
+    live: bool = False
+    dxml_changes: tuple[Change, ...] = field(default=())
+
+    def raise_first(self) -> None:
+        """Raise what stands in the way, if anything does."""
+        Survey(self.findings).raise_first()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return findings and estimates as `--dry-run --json` prints them."""
+        size = self.plan.estimate_bytes if self.plan else None
+        seconds = size / self.rate if size and self.rate else None
+        return {
+            "dry_run": True,
+            "domain": self.plan.domain.name if self.plan else None,
+            "path": str(self.plan.place.image) if self.plan else None,
+            "findings": [finding.to_dict() for finding in self.findings],
+            "dxml_changes": [
+                {"xpath": change.xpath, "old": change.old, "new": change.new} for change in self.dxml_changes
+            ],
+            "estimate": {
+                "bytes": size,
+                "seconds": seconds,
+                "guest_paused_seconds": _LIVE_PAUSE_SECONDS if self.live else seconds,
+            },
+        }
 
 
 def check_flags(flags: SaveFlags) -> None:
@@ -78,45 +115,137 @@ def find_idle_domain(hypervisor: Hypervisor, name_or_uuid: str) -> Domain:
     return domain
 
 
+def survey_save(
+    operation: Operation,
+    name_or_uuid: str,
+    to: Path | None,
+    dxml: str | None,
+    policy: BypassPolicy,
+    *,
+    live: bool = False,
+) -> SaveSurvey:
+    """Look at everything, whatever is found; the guest is not touched.
+
+    Args:
+        operation: the surroundings.
+        name_or_uuid: the domain.
+        to: the file to make; None = a restore point in the store.
+        dxml: domain XML for the restore.
+        policy: what to do about the page cache.
+        live: the guest is to go on running.
+    """
+    survey, hypervisor = Survey(), operation.hypervisor
+    directory = survey.look(
+        "target", lambda: _find_target(operation, to), lambda path: f"{path} takes images"
+    )
+    domain = survey.look(
+        "domain",
+        lambda: _find_fitting(hypervisor, name_or_uuid, live=live),
+        lambda found: f"is {found.state}",
+    )
+    changes: tuple[Change, ...] = ()
+    if domain is not None:
+        _look_at_blockers(survey, hypervisor, domain)
+        if dxml is not None:
+            found = survey.look(
+                "dxml", lambda: check_dxml(hypervisor, domain, dxml), lambda them: f"{len(them)} changes"
+            )
+            changes = found or ()
+    rate = 0.0
+    if directory is not None:
+        rate = survey.look(
+            "bypass",
+            lambda: probe_direct_io(directory, policy),
+            lambda measured: f"policy {policy}, {format_size(measured)}/s in a short trial",
+        ) or 0.0  # fmt: skip
+        if domain is not None:
+            survey.look(
+                "space",
+                lambda: _check_space(directory, domain),
+                lambda free: (
+                    f"{format_size(free)} free, at most {format_size(estimate_image(domain))} needed"
+                ),
+            )
+    plan = None
+    if domain is not None and directory is not None and not any(finding.error for finding in survey.findings):
+        plan = _plan(operation, domain, to, changes)
+    return SaveSurvey(findings=survey.findings, plan=plan, rate=rate, live=live, dxml_changes=changes)
+
+
 def preflight_save(
-    operation: Operation, name_or_uuid: str, to: Path | None, dxml: str | None, policy: BypassPolicy
+    operation: Operation,
+    name_or_uuid: str,
+    to: Path | None,
+    dxml: str | None,
+    policy: BypassPolicy,
+    *,
+    live: bool = False,
 ) -> SavePlan:
     """Return the plan of a save that nothing known stands in the way of.
 
     Raises:
         EngineError: of the class that says what stands in the way; the guest was not touched.
     """
+    survey = survey_save(operation, name_or_uuid, to, dxml, policy, live=live)
+    survey.raise_first()
+    assert survey.plan is not None, "no finding stands in the way"
+    return survey.plan
+
+
+def _find_target(operation: Operation, to: Path | None) -> Path:
+    """Return the directory that will hold the image."""
     if to is not None:
         check_allowed(to.parent, operation.allowed_roots)
         check_target(to)
-    elif operation.store is None:
+        return to.parent
+    if operation.store is None:
         raise InvalidArgumentError(
             "--to", "no target and no store", "one of them", "give --to FILE or set host.store"
         )
-    else:
-        check_allowed(operation.store, operation.allowed_roots)
-        check_store(operation.store)
-    domain = find_idle_domain(operation.hypervisor, name_or_uuid)
-    changes = check_dxml(operation.hypervisor, domain, dxml) if dxml is not None else ()
-    if to is not None:
-        place, directory = plan_file(to, operation.job_id), to.parent
-    else:
-        assert operation.store is not None
-        place = plan_point(operation.store, domain.uuid, operation.job_id, operation.started_at)
-        directory = operation.store
-    probe_direct_io(directory, policy)
-    estimate = estimate_image(domain)
-    free = free_bytes(directory)
+    check_allowed(operation.store, operation.allowed_roots)
+    check_store(operation.store)
+    return operation.store
+
+
+def _find_fitting(hypervisor: Hypervisor, name_or_uuid: str, *, live: bool) -> Domain:
+    domain = find_idle_domain(hypervisor, name_or_uuid)
+    if live and not domain.is_running:
+        raise WrongStateError(domain.name, f"domain is {domain.state}", "a running one", "use fleetsave save")
+    return domain
+
+
+def _look_at_blockers(survey: Survey, hypervisor: Hypervisor, domain: Domain) -> None:
+    """Add a finding for each thing that libvirt refuses, or may refuse, to save."""
+    root = parse_domain_xml(hypervisor.domain_xml(domain.uuid), where=domain.name)
+    for blocker in list_blockers(root):
+        if blocker.is_certain:
+            error = NotSupportedError(domain.name, f"has a {blocker.what}", "", blocker.hint)
+            survey.findings.append(Finding(name="blocker", detail=str(error), error=error))
+        else:
+            survey.warn("blocker", f"{domain.name} has a {blocker.what}: {blocker.hint}")
+
+
+def _check_space(directory: Path, domain: Domain) -> int:
+    free, estimate = free_bytes(directory), estimate_image(domain)
     if free < estimate:
         raise NoSpaceError(
             str(directory), f"{format_size(free)} free", f"{format_size(estimate)} for {domain.name}",
             "free space or choose another --to or store",
         )  # fmt: skip
+    return free
+
+
+def _plan(operation: Operation, domain: Domain, to: Path | None, changes: tuple[Change, ...]) -> SavePlan:
+    if to is not None:
+        place = plan_file(to, operation.job_id)
+    else:
+        assert operation.store is not None
+        place = plan_point(operation.store, domain.uuid, operation.job_id, operation.started_at)
     return SavePlan(
         domain=domain,
         place=place,
         versions=operation.hypervisor.versions(),
-        estimate_bytes=estimate,
+        estimate_bytes=estimate_image(domain),
         dxml_changes=changes,
     )
 
@@ -138,19 +267,13 @@ def check_dxml(hypervisor: Hypervisor, domain: Domain, dxml: str) -> tuple[Chang
     return list_changes(parse_domain_xml(live, where=domain.name), parse_domain_xml(dxml, where="dxml"))
 
 
-def check_restorable(hypervisor: Hypervisor, image: OpenImage, name: str, uuid: str) -> None:
-    """Refuse an image that libvirt would refuse, or that the stream cannot carry.
+def check_restorable(hypervisor: Hypervisor, name: str, uuid: str) -> None:
+    """Refuse a guest that libvirt would refuse to restore.
 
     Raises:
         WrongStateError: the domain is already active.
         EngineError: name or UUID belong to another domain here.
-        NotSupportedError: the image's format needs a seekable file.
     """
-    if image.head.header.format is ImageFormat.SPARSE:
-        raise NotSupportedError(
-            str(image.file.path), "a sparse image, which QEMU reads by itself", "raw or compressed",
-            "restore it with virsh restore",
-        )  # fmt: skip
     by_uuid = _find(hypervisor, uuid)
     by_name = _find(hypervisor, name)
     if by_uuid is not None and by_uuid.is_active:

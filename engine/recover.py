@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.errors import DomainBusyError, EngineError, ImageFormatError
+from engine.errors import DomainBusyError, EngineError, ImageFormatError, ImageIncompleteError
 from engine.hypervisor.port import Domain, Hypervisor
+from engine.image.header import HEADER_SIZE, parse_header
 from engine.store.places import STAGING_NAME, Place
 from engine.store.record import PREPARED, RECORD_NAME, Record, parse_record, read_boot_id
 from engine.store.staging import Staging, lock_directory
@@ -105,7 +106,9 @@ def _settle(staging: Path, record: Record, open_hypervisor: Callable[[], Hypervi
         return [_told("undecided", record, staging, f"the guest cannot be looked at: {error}")]
     place = Place(final=Path(record.final), staging=staging, is_point=record.is_point)
     work = Staging(place, record)
-    may_be_only_copy = record.op == "save" and record.state == PREPARED and guest is None
+    # libvirt lets the guest of a native save go before we could record that the image is whole.
+    is_whole = record.state == PREPARED or (record.data_path == "native" and _is_complete(work.image))
+    may_be_only_copy = record.op == "save" and is_whole and guest is None
     if may_be_only_copy and work.image.exists():
         try:
             path = work.publish()
@@ -128,6 +131,16 @@ def _same_guest(hypervisor: Hypervisor, record: Record) -> Domain | None:
         if domain.uuid == record.domain_uuid and domain.run_id == record.run_id:
             return domain
     return None
+
+
+def _is_complete(image: Path) -> bool:
+    """Tell whether libvirt marked the image complete."""
+    try:
+        with image.open("rb") as file:
+            parse_header(file.read(HEADER_SIZE), path=str(image))
+    except (OSError, ImageFormatError, ImageIncompleteError):
+        return False
+    return True
 
 
 def _told(kind: str, record: Record | None, path: Path, detail: str) -> Recovery:

@@ -11,7 +11,7 @@ from engine.errors import InvalidArgumentError
 from engine.flags import BypassPolicy
 
 REQUEST_VERSION: Final = 1
-OPERATIONS: Final = frozenset({"save", "checkpoint", "restore", "managed-save", "start"})
+OPERATIONS: Final = frozenset({"save", "checkpoint", "restore", "managed-save", "start", "dump"})
 _JOB_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}")
 
 
@@ -46,6 +46,16 @@ class EngineRequest:
     zstd_level: int | None = None
     #: Most bytes a second; None = as fast as it goes.
     bandwidth: int | None = None
+    #: "stream", or "native": libvirt does its own I/O.
+    data_path: str = "stream"
+    #: Native save: libvirt's name of the format; None = as qemu.conf says.
+    image_format: str | None = None
+    #: Native sparse save: parallel channels.
+    channels: int | None = None
+    #: Dump: number of the format (virDomainCoreDumpFormat).
+    dump_format: int = 0
+    #: Dump: bitwise or of virDomainCoreDumpFlags.
+    dump_flags: int = 0
     #: Checkpoint: give up when the guest would stand still for longer, milliseconds.
     max_pause_milliseconds: int | None = None
     #: Only paths below these may be read or written; None = any (a local operator's own command).

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from engine.native import NativeSave
 from engine.operation import Operation
 from engine.outcome import Outcome
 from engine.preflight import check_flags, preflight_save
@@ -31,6 +32,16 @@ def save(
     check_flags(options.flags)
     plan = preflight_save(operation, domain, to, dxml, options.policy)
     operation.reach(Step.PREFLIGHT)
+    if options.data_path == "native":
+        return NativeSave(
+            operation,
+            plan,
+            dxml=dxml,
+            flags=options.flags,
+            policy=options.policy,
+            image_format=options.image_format,
+            channels=options.channels,
+        ).run()
     kind = ImageKind(
         op="save",
         call=lambda path: operation.hypervisor.save(plan.domain.uuid, path, dxml, 0),

@@ -12,14 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from engine.describe import Transfer, describe_outcome, describe_save
+from engine.describe import Transfer, describe_image, describe_outcome
 from engine.directio.buffers import BufferRing
 from engine.directio.feed import Feed, RawFeed, ZstdFeed
 from engine.directio.ratelimit import RateLimit
 from engine.directio.target import DirectFile, open_direct
 from engine.directio.writer import write_stream
-from engine.disks import identify_disks
-from engine.errors import EngineError, UndecidedError
+from engine.errors import EngineError, InvalidArgumentError, UndecidedError
 from engine.flags import BypassPolicy, SaveFlags
 from engine.hypervisor.call import HypervisorCall
 from engine.hypervisor.stream import SaveStream
@@ -46,6 +45,26 @@ class SaveOptions:
     zstd_level: int | None = None
     #: Bytes per second; None = as fast as it goes.
     bandwidth: int | None = None
+    #: "stream", or "native": libvirt does its own I/O.
+    data_path: str = "stream"
+    #: Native only: libvirt's name of the format ("raw", "sparse", ...); None = as qemu.conf says.
+    image_format: str | None = None
+    #: Native and sparse only: parallel channels.
+    channels: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what one of the two data paths cannot do."""
+        is_native = self.data_path == "native"
+        if self.data_path not in {"stream", "native"}:
+            raise InvalidArgumentError("data_path", repr(self.data_path), "stream or native")
+        if is_native and (self.zstd_level is not None or self.bandwidth is not None):
+            raise InvalidArgumentError(
+                "data_path", "native with compression or a bandwidth", "stream for these"
+            )
+        if not is_native and (self.image_format is not None or self.channels is not None):
+            raise InvalidArgumentError(
+                "data_path", "stream with an image format or channels", "native for these"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,15 +225,14 @@ class StreamSave:
         head, _ = read_head(file)
         transfer = replace(transfer, resident_bytes=file.check_bypassed())
         self._operation.reach(Step.VERIFIED)
-        manifest = describe_save(
+        manifest = describe_image(
             self._operation,
             self._plan,
             transfer,
-            head,
             op=self._kind.op,
+            domain_xml=head.domain_xml,
+            was_running=head.header.was_running,
             paused_seconds=self._paused_seconds(),
-            disks=identify_disks(head.domain_xml),
-            guest_ended=self._kind.guest_ends,
         )
         self._staging.prepare(manifest.to_json(), head.domain_xml)
         self._operation.reach(Step.PREPARED)
@@ -264,4 +282,5 @@ class StreamSave:
         path = self._staging.publish(manifest.to_json())
         self._operation.reach(Step.PUBLISHED)
         self._operation.reach(Step.DONE)
-        return describe_outcome(self._operation, manifest, str(path))
+        state = "saved" if self._kind.guest_ends else "running"
+        return describe_outcome(self._operation, manifest, str(path), state=state)

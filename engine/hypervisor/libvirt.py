@@ -245,6 +245,44 @@ class LibvirtHypervisor:
         with _translated(self.uri):
             self._conn.restoreFlags(path, dxml, flags)
 
+    def save_as(
+        self,
+        uuid: str,
+        path: str,
+        dxml: str | None,
+        flags: int,
+        *,
+        image_format: str | None,
+        channels: int | None,
+    ) -> None:
+        """Save in a given format over so many channels; libvirt 11.2 or later."""
+        domain = self._lookup(uuid)
+        parameters: dict[str, str | int] = {libvirt.VIR_DOMAIN_SAVE_PARAM_FILE: path}
+        for name, value in (
+            ("VIR_DOMAIN_SAVE_PARAM_DXML", dxml),
+            ("VIR_DOMAIN_SAVE_PARAM_IMAGE_FORMAT", image_format),
+            ("VIR_DOMAIN_SAVE_PARAM_PARALLEL_CHANNELS", channels),
+        ):
+            if value is None:
+                continue
+            if not hasattr(libvirt, name):
+                raise NotSupportedError(domain.name(), f"this libvirt lacks {name}", "libvirt 11.2 or later")
+            parameters[getattr(libvirt, name)] = value
+        with _translated(domain.name()):
+            domain.saveParams(parameters, flags)
+
+    def core_dump(self, uuid: str, path: str, dump_format: int, flags: int) -> None:
+        """Write the guest's memory to path."""
+        domain = self._lookup(uuid)
+        with _translated(domain.name()):
+            domain.coreDumpWithFormat(path, dump_format, flags)
+
+    def managed_save_remove(self, uuid: str) -> None:
+        """Throw the managed save image away."""
+        domain = self._lookup(uuid)
+        with _translated(domain.name()):
+            domain.managedSaveRemove(0)
+
     def managed_save(self, uuid: str, flags: int) -> None:
         """Stop the guest and write it where libvirt keeps such images."""
         domain = self._lookup(uuid)

@@ -82,6 +82,24 @@ class Hypervisor(Protocol):
     def restore(self, path: str, dxml: str | None, flags: int) -> None:
         """Start a guest from path (virDomainRestoreFlags)."""
 
+    def save_as(
+        self,
+        uuid: str,
+        path: str,
+        dxml: str | None,
+        flags: int,
+        *,
+        image_format: str | None,
+        channels: int | None,
+    ) -> None:
+        """Save in a given format over so many channels (virDomainSaveParams)."""
+
+    def core_dump(self, uuid: str, path: str, dump_format: int, flags: int) -> None:
+        """Write the guest's memory to path (virDomainCoreDumpWithFormat)."""
+
+    def managed_save_remove(self, uuid: str) -> None:
+        """Throw the managed save image away (virDomainManagedSaveRemove)."""
+
     def managed_save(self, uuid: str, flags: int) -> None:
         """Stop the guest and write it where the hypervisor keeps such images (virDomainManagedSave)."""
 

@@ -34,6 +34,8 @@ class Record:
     is_point: bool
     #: The host's boot: after another one no guest of this record can be left.
     boot_id: str
+    #: "native": libvirt itself wrote the image, and let the guest go when it had.
+    data_path: str = "stream"
     state: str = WRITING
 
     def to_json(self) -> str:

@@ -1,0 +1,170 @@
+"""Write a guest's memory into a core file, past the page cache.
+
+libvirt is given the stream as its target, as for a save; it opens it once and never looks
+at it again.
+Source: libvirt src/qemu/qemu_driver.c, doCoreDump().
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from engine.describe import Transfer, describe_image, describe_outcome
+from engine.directio.buffers import BufferRing
+from engine.directio.feed import RawFeed
+from engine.directio.target import DirectFile, open_direct
+from engine.directio.writer import write_stream
+from engine.errors import InvalidArgumentError
+from engine.flags import BypassPolicy, DumpFlags, DumpFormat
+from engine.hypervisor.call import HypervisorCall
+from engine.hypervisor.stream import SaveStream
+from engine.operation import Operation
+from engine.outcome import Outcome
+from engine.preflight import SavePlan, preflight_save
+from engine.steps import Step
+from engine.store.record import Record, read_boot_id
+from engine.store.staging import Staging
+from engine.store.workspace import lock_domain, open_workspace
+
+
+def core_dump(
+    operation: Operation,
+    name: str,
+    to: Path,
+    *,
+    dump_format: DumpFormat = DumpFormat.RAW,
+    flags: DumpFlags = DumpFlags.NONE,
+    policy: BypassPolicy = BypassPolicy.REQUIRE,
+) -> Outcome:
+    """Write the guest's memory into the file `to`; what the guest does afterwards is up to the flags.
+
+    Raises:
+        InvalidArgumentError: flags that exclude each other.
+        EngineError: nothing is under the final name, and the guest is as it was.
+    """
+    check_dump_flags(flags)
+    plan = preflight_save(operation, name, to, None, policy)
+    operation.reach(Step.PREFLIGHT)
+    domain_xml = operation.hypervisor.domain_xml(plan.domain.uuid)
+    with (
+        lock_domain(operation.runtime_dir, plan.domain.uuid, plan.domain.name),
+        open_workspace(operation.runtime_dir, operation.job_id, plan.place.staging) as workspace,
+    ):
+        staging = Staging(plan.place, _record(operation, plan))
+        try:
+            staging.create()
+            operation.reach(Step.STAGING)
+            file = open_direct(staging.image, os.O_RDWR | os.O_CREAT | os.O_EXCL, policy)
+            try:
+                began = time.monotonic()
+                transfer = _transfer(operation, plan, file, workspace, (dump_format, flags))
+            finally:
+                file.close()
+            manifest = describe_image(
+                operation,
+                plan,
+                transfer,
+                op="dump",
+                domain_xml=domain_xml,
+                was_running=plan.domain.is_running,
+                paused_seconds=operation.paused_seconds(plan.domain.uuid, began),
+            )
+            staging.prepare(manifest.to_json(), domain_xml)
+            operation.reach(Step.PREPARED)
+            path = staging.publish()
+        except BaseException:
+            staging.discard()
+            raise
+        finally:
+            staging.release()
+    operation.reach(Step.PUBLISHED)
+    operation.reach(Step.DONE)
+    state = operation.hypervisor.find_domain(plan.domain.uuid).state if plan.domain.is_persistent else ""
+    return describe_outcome(operation, manifest, str(path), state=state)
+
+
+def _record(operation: Operation, plan: SavePlan) -> Record:
+    return Record(
+        job_id=operation.job_id,
+        op="dump",
+        domain=plan.domain.name,
+        domain_uuid=plan.domain.uuid,
+        run_id=plan.domain.run_id,
+        was_running=plan.domain.is_running,
+        final=str(plan.place.final),
+        is_point=plan.place.is_point,
+        boot_id=read_boot_id(),
+    )
+
+
+def _transfer(
+    operation: Operation,
+    plan: SavePlan,
+    file: DirectFile,
+    workspace: Path,
+    how: tuple[DumpFormat, DumpFlags],
+) -> Transfer:
+    """Write the whole dump into staging, durably; on failure libvirt lets the guest go on."""
+    stream = SaveStream(workspace, operation.cancel)
+    plain = int(how[1] & ~DumpFlags.BYPASS_CACHE)
+    call = HypervisorCall(
+        lambda: operation.hypervisor.core_dump(plan.domain.uuid, stream.path, int(how[0]), plain)
+    )
+    try:
+        operation.reach(Step.CALL)
+        call.start()
+        stream.wait_opened(call)
+        operation.reach(Step.OPENED)
+        began = time.monotonic()
+        operation.reach(Step.STREAM)
+        written = write_stream(
+            RawFeed(stream.source, operation.cancel, str(file.path)),
+            file,
+            BufferRing(),
+            finish_block=lambda block: block,
+            on_progress=lambda done: operation.observer.progress(done, max(done, plan.estimate_bytes)),
+            cancel=operation.cancel,
+        )
+        operation.reach(Step.DRAINED)
+    except BaseException:
+        if call.has_begun:
+            stream.abort(call)
+        stream.close()
+        if call.has_begun:
+            operation.put_back(plan.domain)
+        raise
+    call.wait()
+    stream.close()
+    if call.error is not None:
+        raise call.error
+    operation.reach(Step.COMMITTED)
+    file.truncate(written.size)
+    file.sync()
+    operation.reach(Step.SYNCED)
+    seconds = time.monotonic() - began
+    resident = file.check_bypassed()
+    operation.reach(Step.VERIFIED)
+    return Transfer(
+        file=file,
+        size=written.size,
+        checksum=written.checksum,
+        final_block=b"",
+        seconds=seconds,
+        resident_bytes=resident,
+    )
+
+
+def check_dump_flags(flags: DumpFlags) -> None:
+    """Refuse flags that exclude each other, as libvirt does.
+
+    Raises:
+        InvalidArgumentError: two of CRASH, LIVE and RESET.
+    """
+    exclusive = {DumpFlags.CRASH: "--crash", DumpFlags.LIVE: "--live", DumpFlags.RESET: "--reset"}
+    given = [name for flag, name in exclusive.items() if flag in flags]
+    if len(given) > 1:
+        raise InvalidArgumentError(
+            "flags", f"{' and '.join(given)} are mutually exclusive", "at most one of them"
+        )
