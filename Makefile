@@ -36,11 +36,11 @@ contracts: setup ## check that packages import each other only as they may
 
 # The lock holds what the project needs, its dev group, and what builds it and libvirt-python. uv resolves for all
 # platforms at once; it runs in an environment of its own that is thrown away.
-lock: setup ## write requirements.lock anew, from pyproject.toml
+lock: ## write requirements.lock anew, from pyproject.toml
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
-	$(BIN)/python -m venv "$$folder" && "$$folder/bin/pip" install --quiet uv && \
+	/usr/bin/python3 -m venv "$$folder" && "$$folder/bin/pip" install --quiet uv && \
 	printf '%s\n' 'hatchling>=1.27' 'editables>=0.5' 'setuptools>=75' >"$$folder/build.in" && \
-	"$$folder/bin/uv" pip compile --quiet --python $(BIN)/python --universal --generate-hashes --no-annotate \
+	"$$folder/bin/uv" pip compile --quiet --python /usr/bin/python3 --universal --generate-hashes --no-annotate \
 		--no-header --group dev pyproject.toml "$$folder/build.in" --output-file "$$folder/lock" && \
 	{ echo '# Made by `make lock` from pyproject.toml: do not edit.'; cat "$$folder/lock"; } >requirements.lock
 
