@@ -115,15 +115,29 @@ class DirectFile:
             drop_clean_pages(self.fd)
 
     def resident_bytes(self) -> int:
-        """Return how much of the file is in the page cache now, bytes."""
-        return resident_bytes(self.fd)
+        """Return how much of the file is in the page cache now, bytes.
+
+        Raises:
+            StorageError: the kernel cannot tell.
+        """
+        try:
+            return resident_bytes(self.fd)
+        except OSError as error:
+            raise storage_error(str(self.path), error, "counting its pages in the cache") from error
 
     def forget_cached(self) -> None:
-        """Drop what others left of the file in the cache; what stays is not ours to answer for."""
+        """Drop what others left of the file in the cache; what stays is not ours to answer for.
+
+        Raises:
+            StorageError: what others left cannot be written to the disk.
+        """
         if self.policy is BypassPolicy.OFF:
             return
-        # Dirty pages stay: virsh save leaves its last header unsynced in one.
-        os.fdatasync(self.fd)
+        try:
+            # Dirty pages stay: virsh save leaves its last header unsynced in one.
+            os.fdatasync(self.fd)
+        except OSError as error:
+            raise storage_error(str(self.path), error, "syncing what others wrote") from error
         drop_clean_pages(self.fd)
         self.foreign_bytes = self.resident_bytes()
 
