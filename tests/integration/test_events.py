@@ -193,6 +193,10 @@ def test_sending_again_what_was_sent_changes_nothing(
     for body in [*bodies, *reversed(bodies)]:
         redis.xadd(stream_name(host), {EVENT_FIELD: body})
     assert apply_events(catalog, redis, [host]) == len(bodies)
+    with catalog.read() as session:
+        position = session.get(models.StreamPosition, host)
+        assert position is not None
+        assert position.position == redis.xinfo_stream(stream_name(host))["last-generated-id"]
     assert len(queries.list_job_events(catalog, job_id)) == 3
 
 
