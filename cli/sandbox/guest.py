@@ -73,7 +73,7 @@ class Guest:
         return next(iter(reversed(self.counters())), 0)
 
     def memory_checksum(self) -> str:
-        """Return the MD5 of the filled memory as the guest computed it at its last start, "" before that."""
+        """Return the MD5 of what the guest filled its memory with at its last start, "" before that."""
         return next(reversed(_MEMORY.findall(self.serial.read_bytes())), b"").decode()
 
     def memory_ok(self) -> bool:
