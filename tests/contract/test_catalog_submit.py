@@ -113,7 +113,7 @@ def test_domain_that_was_not_reported_yet_is_the_hosts_to_know(catalog: Catalog,
 
 def test_host_that_never_reported_is_a_spelling_mistake(catalog: Catalog, app: Celery) -> None:
     """Nobody would hear the doorbell."""
-    error = refuse(catalog, app, DomainRef("web-1", "alhpa"))
+    error = refuse(catalog, app, DomainRef("web-1", "alphaa"))
     assert "alpha, beta" in str(error)
 
 

@@ -23,7 +23,7 @@ def test_mistyped_queue_fails_loudly() -> None:
     """Celery would otherwise make a queue that nobody reads."""
     app = make_app(SETTINGS)
     with pytest.raises(QueueNotFound):
-        app.send_task("fleetsave.run", queue="host.alhpa")
+        app.send_task("fleetsave.run", queue="host.alphaa")
     app.close()
 
 
