@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import select
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, TextIO
 
 import click
-from click.exceptions import NoArgsIsHelpError
+from click.exceptions import Exit, NoArgsIsHelpError
 
 from cli.command import Group
 from cli.failure import describe_failure, format_failure, wants
@@ -56,18 +57,32 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and exit; every failure becomes one line (or JSON object) and an exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        code = fleetsave.main(args=words, prog_name="fleetsave", standalone_mode=False)
-        sys.stdout.flush()
+        # Not click's own main(): it hides every broken pipe, the engine's included.
+        with fleetsave.make_context("fleetsave", words) as context:
+            code = fleetsave.invoke(context)
+    except Exit as ended:
+        code = ended.exit_code
     except NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         code = error.exit_code
-    except BrokenPipeError:
-        # Whoever read our output has left, as `head` does; what was to be done is done.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - nobody above us would put it in one line
-        code = _report(error, words)
+        code = _leave(sys.stdout) if _has_lost_its_reader(error) else _report(error, words)
     sys.exit(code or 0)
+
+
+def _has_lost_its_reader(error: BaseException) -> bool:
+    """Tell whether whoever read our output has left, as `head` does, and that is the whole error."""
+    if not isinstance(error, BrokenPipeError):
+        return False
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def _leave(stream: TextIO) -> int:
+    """Let nothing more be written to a stream that nobody reads; return the exit code."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return 1
 
 
 def _report(error: BaseException, words: Sequence[str]) -> int:

@@ -16,9 +16,8 @@ from cli.order import Order, read_dxml
 @click.command(
     cls=Command,
     examples=(
-        "fleetsave points list --domain web-1                  what there is to restore",
         "fleetsave restore 20260131T220000Z-5f0c...            a restore point by its name, on its host",
-        "fleetsave restore /srv/images/web-1.save --host alpha an image file on a host",
+        "fleetsave restore /srv/web-1.save --host alpha        an image file on a host",
         "fleetsave restore web-1.save --dxml new.xml --paused  with other domain XML, not yet running",
         "fleetsave restore web-1.save --local                  here, without broker and catalog",
     ),
@@ -43,7 +42,7 @@ def restore(
     """Start the guest of a restore point or save image where it was when it was saved.
 
     Images that virsh save made are restored, too. The image is only read, and every byte of it is
-    checked before the guest runs.
+    checked before the guest runs. fleetsave points list shows what there is to restore.
     """
     params = {
         "path": path,
