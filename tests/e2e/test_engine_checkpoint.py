@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cli.sandbox import Guest
+from cli.sandbox import DiskSpec, Guest, Sandbox
 from engine.steps import Step
 
 pytestmark = pytest.mark.e2e
@@ -36,17 +36,26 @@ def test_guest_goes_on_and_its_copy_goes_on_from_the_checkpoint(
 
 
 def test_checkpoint_of_a_domain_with_a_disk_says_so(
-    running_guest: Guest, folder: Path, run_engine: Callable[..., Any]
+    sandbox: Sandbox, guest_factory: Callable[..., Guest], folder: Path, run_engine: Callable[..., Any]
 ) -> None:
-    """Without disks the memory alone is consistent."""
-    host = running_guest.host
+    """No disk is snapshotted: the memory alone is good only for the disks of that instant, as it says."""
+    host = sandbox.hosts["alpha"]
+    disk = folder / "disk.qcow2"
+    host.run(["qemu-img", "create", "-q", "-f", "qcow2", disk, "16M"])
+    guest = guest_factory(disks=(DiskSpec(path=disk, driver="qcow2"),))
+    guest.start()
+    guest.wait_counting()
 
-    taken = run_engine(host, op="checkpoint", domain=running_guest.name, store=str(folder)).result
+    taken = run_engine(host, op="checkpoint", domain=guest.name, store=str(folder / "store")).result
 
     manifest = json.loads((Path(taken["path"]) / "manifest.json").read_text())
     assert manifest["op"] == "checkpoint"
-    assert manifest["disks_consistent"] is True
-    assert manifest["was_running"] is True
+    assert manifest["disks_consistent"] is False
+    (entry,) = manifest["disks"]
+    assert (entry["target"], entry["path"], entry["format"]) == ("vda", str(disk), "qcow2")
+    assert entry["size"] == disk.stat().st_size
+    assert str(disk) in host.virsh("domblklist", guest.name)
+    guest.wait_counting()
 
 
 def test_pause_over_the_limit_gives_the_checkpoint_up(
