@@ -168,7 +168,7 @@ class LibvirtHypervisor:
 
     def find_domain(self, name_or_uuid: str) -> Domain:
         """Return the domain of that name or UUID."""
-        return self._describe(self._lookup(name_or_uuid))
+        return self._describe(self._lookup(name_or_uuid), with_memory=True)
 
     def _lookup(self, name_or_uuid: str) -> Any:
         hint = f"virsh -c {self.uri} list --all shows the domains"
@@ -181,7 +181,12 @@ class LibvirtHypervisor:
                         raise
         raise NoDomainError(name_or_uuid, "no such domain", f"a domain of {self.uri}", hint)
 
-    def _describe(self, domain: Any) -> Domain:
+    def _describe(self, domain: Any, *, with_memory: bool = False) -> Domain:
+        """Return the domain's description.
+
+        Its memory statistics take a job on the domain: whoever asks while a save runs waits
+        for half a minute, so a list of all domains goes without.
+        """
         with _translated(domain.name()):
             maximum = domain.maxMemory()
             state, reason = domain.state()
@@ -196,7 +201,7 @@ class LibvirtHypervisor:
                 is_paused_by_user=state == libvirt.VIR_DOMAIN_PAUSED
                 and reason == libvirt.VIR_DOMAIN_PAUSED_USER,
                 memory_bytes=maximum * 1024,
-                resident_memory_bytes=self._resident(domain) if run_id >= 0 else 0,
+                resident_memory_bytes=self._resident(domain) if with_memory and run_id >= 0 else 0,
                 has_managed_save=self._has_managed_save(domain),
                 running_job="" if job == libvirt.VIR_DOMAIN_JOB_NONE else f"job of type {job}",
             )

@@ -25,7 +25,7 @@ class Domain:
     is_paused_by_user: bool
     #: Most memory the guest can have, bytes.
     memory_bytes: int
-    #: Memory the hypervisor process holds now, bytes; 0 where unknown.
+    #: Memory the hypervisor process holds now, bytes; 0 where unknown or not asked for (list_domains).
     resident_memory_bytes: int
     has_managed_save: bool
     #: Another job runs on it ("" where none does).
