@@ -89,15 +89,16 @@ def parse_header(data: bytes, *, path: str, accept_partial: bool = False) -> Hea
         accept_partial: take an image that is still being written.
 
     Raises:
-        ImageFormatError: too short, another magic, a version, format, length or offset that cannot be.
-        ImageIncompleteError: the save that wrote it never finished.
+        ImageFormatError: another magic, a version, format, length or offset that cannot be.
+        ImageIncompleteError: the save that wrote it never finished, or the file ends inside the header.
 
     Source: libvirt src/qemu/qemu_saveimage.c, qemuSaveImageReadHeader(); the caps on
     lengths are ours, libvirt has none.
     """
-    if len(data) < HEADER_SIZE:
-        raise ImageFormatError(path, f"{len(data)} bytes long", f"a save image, at least {HEADER_SIZE} bytes")
     magic = data[:16]
+    if len(data) < HEADER_SIZE:
+        kind = ImageIncompleteError if magic in {MAGIC_DONE, MAGIC_PARTIAL} else ImageFormatError
+        raise kind(path, f"{len(data)} bytes long", f"a save image, at least {HEADER_SIZE} bytes")
     if magic == MAGIC_PARTIAL and not accept_partial:
         raise ImageIncompleteError(
             path,
