@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from cli.sandbox import Host, RedisServer, Sandbox, SandboxError
 from tasks.broker import open_redis
-from tasks.catalog import open_catalog, queries
+from tasks.catalog import Catalog, open_catalog, queries
 from tasks.events import apply_events
 
 #: Seconds that a worker gets to consume its queue, on a busy machine.
@@ -143,6 +143,16 @@ class Fleet:
             check=False,
         )
 
+    def wait_hosts(self, timeout: float = 30) -> None:
+        """Wait until the catalog knows all hosts.
+
+        Raises:
+            SandboxError: it does not; the text says which it knows.
+        """
+        self._wait(
+            lambda catalog: {host.name for host in queries.list_hosts(catalog)}, set(self.workers), timeout
+        )
+
     def wait_domains(self, states: Mapping[str, str], timeout: float = 30) -> None:
         """Wait until the hosts have reported these domains in these states.
 
@@ -153,16 +163,24 @@ class Fleet:
         Raises:
             SandboxError: they have not; the text says what they reported.
         """
+
+        def list_states(catalog: Catalog) -> set[tuple[str, str]]:
+            return {(domain.name, domain.state) for domain in queries.list_domains(catalog)}
+
+        self._wait(list_states, set(states.items()), timeout)
+
+    def _wait(self, look: Callable[[Catalog], set[Any]], wanted: set[Any], timeout: float) -> None:
+        """Apply what the hosts say to the catalog until it holds what is wanted."""
         deadline = time.monotonic() + timeout
         redis = open_redis(self.broker.url, client_name="fleetsave-demo")
         with open_catalog(self.catalog_url) as catalog, closing(redis):
             while True:
                 apply_events(catalog, redis)
-                seen = {domain.name: domain.state for domain in queries.list_domains(catalog)}
-                if states.items() <= seen.items():
+                seen = look(catalog)
+                if wanted <= seen:
                     return
                 if time.monotonic() > deadline:
-                    raise SandboxError(f"after {timeout:g} s the hosts report {seen}, want {dict(states)}")
+                    raise SandboxError(f"after {timeout:g} s the hosts report {seen}, want {wanted}")
                 time.sleep(_POLL_SECONDS)
 
     def scrape(self) -> dict[str, Samples]:
