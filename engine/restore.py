@@ -46,7 +46,9 @@ def restore(
     """
     check_flags(flags)
     check_allowed(path, operation.allowed_roots)
-    image = open_image(find_image(path), policy)
+    found = find_image(path)
+    # A person's own link is followed; in a job it could lead out of the allowed directories.
+    image = open_image(found.resolve() if operation.allowed_roots is None else found, policy)
     try:
         work = _Restore(operation, image, dxml, flags)
         operation.reach(Step.PREFLIGHT)
