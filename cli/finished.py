@@ -72,8 +72,11 @@ class Finished:
         if result["bytes"]:
             facts.append(f"{format_bytes(result['bytes'])} in {format_seconds(result['duration_seconds'])}")
             facts.append(format_rate(result["throughput_bytes_per_second"]))
-        facts.append(f"guest paused {format_seconds(result['guest_paused_seconds'])}")
-        facts.append(f"{format_bytes(result['bypass_cache']['resident_bytes'])} in page cache")
+            facts.append(f"guest paused {format_seconds(result['guest_paused_seconds'])}")
+            facts.append(f"{format_bytes(result['bypass_cache']['resident_bytes'])} in page cache")
+        else:
+            # A boot, or an image that libvirt keeps where nobody may look.
+            facts.append(f"in {format_seconds(result['duration_seconds'])}")
         if result.get("state") not in {"", "saved", None}:
             facts.append(f"now {result['state']}")
         return ", ".join(facts)

@@ -98,7 +98,7 @@ def show(*, job_id: str, as_json: bool) -> None:
         print_json({"job": plain_view(job), "events": [plain_view(event) for event in events]})
         return
     for name, value in _facts(job):
-        click.echo(f"{name:<10} {value}")
+        click.echo(f"{name:<12} {value}")
     if events:
         click.echo()
         print_table(("at", "event", "what"), [_event_row(event) for event in events])
@@ -186,7 +186,7 @@ def _facts(job: JobView) -> list[tuple[str, str]]:
     if job.result is not None:
         from cli.finished import of_job
 
-        facts.append(("result", of_job(job).sentence()))
+        facts.append(("result", of_job(job).line()))
     return [(name, value or NOTHING) for name, value in facts]
 
 

@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Final
 
+import click
+
 from engine.units import format_size
 
 if TYPE_CHECKING:
@@ -74,7 +76,11 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right:
         table.add_column(column, justify="right" if is_number else "left", no_wrap=is_number, overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell, style=_style(cell)) for cell in row))
-    open_console().print(table)
+    console = open_console()
+    with console.capture() as printed:
+        console.print(table)
+    # The last column's padding is of no use to anybody.
+    click.echo("\n".join(line.rstrip() for line in printed.get().splitlines()))
 
 
 def format_bytes(size: float | None) -> str:
@@ -113,7 +119,7 @@ def format_age(moment: datetime | None, now: datetime) -> str:
 
 def format_time(moment: datetime | None) -> str:
     """Return a moment in UTC, to the second."""
-    return NOTHING if moment is None else f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+    return NOTHING if moment is None else f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def name_point(path: str) -> str:

@@ -82,6 +82,15 @@ def test_line_says_size_time_rate_pause_cache_and_path() -> None:
     )
 
 
+def test_line_of_a_boot_claims_nothing_about_the_page_cache() -> None:
+    """No image was read, so there is nothing to measure."""
+    booted = RESULT | {"op": "start", "bytes": 0, "path": "", "state": "running", "duration_seconds": 0.27}
+
+    line = Finished(op="start", label="web-1", host="alpha", result=booted).line()
+
+    assert line == "web-1: started on alpha, in 270 ms, now running"
+
+
 def test_rows_fit_their_columns() -> None:
     """Failed, queued and done operations have the same cells."""
     states = (_done(result=RESULT), _done(error={"code": 33}), _done(job_state=JobState.QUEUED))

@@ -73,7 +73,7 @@ assert not loaded, loaded
 
 @pytest.mark.parametrize(
     "words",
-    [("save",), ("save", "a", "--bogus"), ("sav", "a"), ("jobs", "list", "--limit", "0"), ("jobs", "nope"),
+    [("save",), ("save", "a", "--bogus"), ("xsave", "a"), ("jobs", "list", "--limit", "0"), ("jobs", "nope"),
      ("save", "a", "b", "--to", "x"), ("save", "a", "--running", "--paused"), ("save", "a", "a", "--local")],
 )  # fmt: skip
 def test_usage_error_is_one_line_and_exit_code_2(words: tuple[str, ...]) -> None:
@@ -114,12 +114,12 @@ def test_command_alone_shows_its_help() -> None:
 def test_wrong_settings_name_file_and_key(tmp_path_factory: pytest.TempPathFactory) -> None:
     """A mistake in the settings is a usage error, not a defect."""
     config = tmp_path_factory.mktemp("settings") / "fleetsave.toml"
-    config.write_text("[host]\nparalel = 3\n")
+    config.write_text("[host]\nparallelism = 3\n")
 
     done = _run("worker", "--config", str(config))
 
     assert done.returncode == 2
-    assert "paralel" in done.stderr
+    assert "parallelism" in done.stderr
     assert str(config) in done.stderr
 
 
