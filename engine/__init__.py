@@ -5,7 +5,22 @@ Knows no queue, no metrics library, no environment variable; usable alone:
 """
 
 from engine.api import Engine, list_domains, recover
+from engine.define import image_define
 from engine.errors import EngineError
+from engine.examine import image_dumpxml, image_info
 from engine.flags import BypassPolicy, SaveFlags, StartFlags
+from engine.verify import image_verify
 
-__all__ = ["BypassPolicy", "Engine", "EngineError", "SaveFlags", "StartFlags", "list_domains", "recover"]
+__all__ = [
+    "BypassPolicy",
+    "Engine",
+    "EngineError",
+    "SaveFlags",
+    "StartFlags",
+    "image_define",
+    "image_dumpxml",
+    "image_info",
+    "image_verify",
+    "list_domains",
+    "recover",
+]

@@ -16,6 +16,8 @@ XML_NAME: Final = "domain.xml"
 MANIFEST_NAME: Final = "manifest.json"
 #: Beside a file made by `save --to FILE`.
 MANIFEST_SUFFIX: Final = ".manifest.json"
+#: Behind the manifest's name: the manifest of the image that is about to take the name.
+NEXT_SUFFIX: Final = ".next"
 STAGING_NAME: Final = ".staging"
 
 
@@ -46,6 +48,12 @@ def manifest_of(image: Path) -> Path:
     if image.name == IMAGE_NAME:
         return image.with_name(MANIFEST_NAME)
     return image.with_name(image.name + MANIFEST_SUFFIX)
+
+
+def next_manifest_of(image: Path) -> Path:
+    """Return where the manifest lies while an image is being replaced (docs/decisions/0007)."""
+    manifest = manifest_of(image)
+    return manifest.with_name(manifest.name + NEXT_SUFFIX)
 
 
 def plan_file(to: Path, job_id: str) -> Place:
