@@ -16,6 +16,8 @@ from engine.flags import BypassFailure, BypassPolicy
 
 #: Bytes; what every disk and file system in use is content with.
 DEFAULT_BLOCK_SIZE: Final = 4096
+#: What is counted when `prefer` has to do without direct I/O.
+_FALL_BACK: Final = (BypassFailure.UNSUPPORTED_FILESYSTEM, BypassFailure.FALLBACK_BUFFERED)
 _NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -187,10 +189,11 @@ def open_direct(path: Path, mode: int, policy: BypassPolicy, *, permissions: int
     align = direct_io_alignment(fd) if is_direct else None
     if align is not None and align[1] == 0:
         # The open was let through, yet the file system says that it does no direct I/O on this file.
-        align = None
+        align, is_direct = None, False
         if policy is BypassPolicy.REQUIRE:
             os.close(fd)
             raise _unsupported(path)
+        failures = list(_FALL_BACK)
     block_size = max(DEFAULT_BLOCK_SIZE, *align) if align else DEFAULT_BLOCK_SIZE
     return DirectFile(
         path=path, fd=fd, policy=policy, block_size=block_size, is_direct=is_direct, failures=failures
@@ -210,10 +213,7 @@ def _open_with_policy(
         if policy is BypassPolicy.REQUIRE:
             raise _unsupported(path) from error
     # With O_EXCL a refused O_DIRECT may have left the file behind; it is ours.
-    return os.open(path, mode & ~os.O_EXCL, permissions), [
-        BypassFailure.UNSUPPORTED_FILESYSTEM,
-        BypassFailure.FALLBACK_BUFFERED,
-    ]
+    return os.open(path, mode & ~os.O_EXCL, permissions), list(_FALL_BACK)
 
 
 def _unsupported(path: Path) -> BypassError:
