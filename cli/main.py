@@ -24,6 +24,7 @@ _COMMANDS: Final = {
     "hosts": "cli.hosts:hosts",
     "domains": "cli.domains:domains",
     "points": "cli.points:points",
+    "image": "cli.image:image",
     "worker": "cli.worker:worker",
     "demo": "cli.demo.command:demo",
 }

@@ -129,7 +129,7 @@ def _check_arguments(dxml: str | None, flags: SaveFlags) -> None:
     if flags & ~(SaveFlags.BYPASS_CACHE | SaveFlags.RUNNING | SaveFlags.PAUSED):
         raise InvalidArgumentError("flags", f"unsupported: {flags!r}", "BYPASS_CACHE, RUNNING or PAUSED")
     if dxml is None and not flags & (SaveFlags.RUNNING | SaveFlags.PAUSED):
-        raise InvalidArgumentError("image", "nothing to change", "domain XML, RUNNING or PAUSED")
+        raise InvalidArgumentError("image", "nothing to change", "new domain XML, --running or --paused")
 
 
 def _edit(old: OpenImage, dxml: str | None, flags: SaveFlags) -> EditedHead:
