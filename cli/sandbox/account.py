@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from cli.sandbox.errors import SandboxError
+from cli.sandbox.reaper import forget_leader, start_leader
 from cli.sandbox.users import User
 
 _SEARCH_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -102,7 +103,8 @@ class Account:
             "group": self.user.gid,
             "extra_groups": (),
         }
-        started: subprocess.Popen[str] = subprocess.Popen([str(word) for word in argv], **arguments)  # type: ignore[call-overload]
+        words = [str(word) for word in argv]
+        started = start_leader(lambda: subprocess.Popen(words, **arguments))  # type: ignore[call-overload]
         self.started.append(started)
         return started
 
@@ -140,6 +142,7 @@ class Account:
                 started.kill()
                 raise
         self.started.remove(started)
+        forget_leader(started.pid)
         if check and started.returncode:
             raise SandboxError(
                 f"{' '.join(map(str, argv))} as {self.user.name} ended with {started.returncode}: "
@@ -162,3 +165,4 @@ class Account:
                 if stream is not None:
                     stream.close()
             started.wait(limit)
+            forget_leader(started.pid)

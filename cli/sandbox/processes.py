@@ -47,7 +47,17 @@ def read_stat(pid: int) -> list[str] | None:
 
 def list_owned(uids: Collection[int]) -> list[int]:
     """Return the ids of all processes of the given users, without zombies and processes of containers."""
-    return [pid for pid in _list_pids() if _is_owned(pid, uids)]
+    return [pid for pid in _list_pids() if _is_running(pid) and is_owned(pid, uids)]
+
+
+def is_owned(pid: int, uids: Collection[int]) -> bool:
+    """Tell whether the process, which may be a zombie, runs as one of the users and in no container."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith(_STATUS_UIDS):
+                # Real, effective, saved and file system id: a set-user-id program of ours is ours too.
+                return any(int(uid) in uids for uid in line.split()[1:]) and _is_in_our_namespace(pid)
+    return False
 
 
 def end_owned(uids: Collection[int], *, grace: float = 5.0, limit: float = 15.0) -> None:
@@ -85,7 +95,7 @@ def _send(pid: int, number: signal.Signals, uids: Collection[int]) -> None:
     with contextlib.suppress(ProcessLookupError):
         descriptor = os.pidfd_open(pid)
         try:
-            if _is_owned(pid, uids):
+            if is_owned(pid, uids):
                 signal.pidfd_send_signal(descriptor, number)
                 if number == signal.SIGKILL:
                     select.select([descriptor], [], [], 1.0)
@@ -97,16 +107,9 @@ def _list_pids() -> Iterator[int]:
     return (int(entry) for entry in os.listdir("/proc") if entry.isdigit())  # noqa: PTH208 - names only, often
 
 
-def _is_owned(pid: int, uids: Collection[int]) -> bool:
+def _is_running(pid: int) -> bool:
     fields = read_stat(pid)
-    if fields is None or fields[_STATE_FIELD] == "Z":
-        return False
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith(_STATUS_UIDS):
-                # Real, effective, saved and file system id: a set-user-id program of ours is ours too.
-                return any(int(uid) in uids for uid in line.split()[1:]) and _is_in_our_namespace(pid)
-    return False
+    return fields is not None and fields[_STATE_FIELD] != "Z"
 
 
 def _is_in_our_namespace(pid: int) -> bool:

@@ -10,12 +10,14 @@ Source: PR_SET_CHILD_SUBREAPER in prctl(2); virExec() in libvirt's src/util/virc
 import contextlib
 import ctypes
 import os
+import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from cli.sandbox.processes import read_stat
+from cli.sandbox.processes import is_owned, read_stat
+from cli.sandbox.users import ID_RANGE
 
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _INTERVAL_SECONDS: Final = 0.05
@@ -23,8 +25,29 @@ _INTERVAL_SECONDS: Final = 0.05
 _STATE_FIELD: Final = 0
 _SESSION_FIELD: Final = 3
 
+#: Held while a program is started, so that none can end before it is known as ours.
+_starting: Final = threading.Lock()
+#: Children of our own that lead a session, as daemons do too.
+_own_leaders: Final[set[int]] = set()
+
 _adopters = 0
 _adopters_lock: Final = threading.Lock()
+
+
+def start_leader(start: Callable[[], subprocess.Popen[str]]) -> subprocess.Popen[str]:
+    """Start a child of our own that leads a session; no reaper will take its exit code from us.
+
+    Children in our own session need no such care.
+    """
+    with _starting:
+        started = start()
+        _own_leaders.add(started.pid)
+    return started
+
+
+def forget_leader(pid: int) -> None:
+    """Take note that the exit code has been collected: the id may be given to an orphan now."""
+    _own_leaders.discard(pid)
 
 
 class Reaper:
@@ -56,19 +79,21 @@ def _collect_orphans() -> None:
         return
     if ended is None:
         return
-    for pid in _list_children():
-        stat = read_stat(pid)
-        if stat is not None and stat[_STATE_FIELD] == "Z" and _is_adopted(pid, int(stat[_SESSION_FIELD])):
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(pid, os.WNOHANG)
+    with _starting:
+        for pid in _list_children():
+            stat = read_stat(pid)
+            if stat is not None and stat[_STATE_FIELD] == "Z" and _is_adopted(pid, int(stat[_SESSION_FIELD])):
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(pid, os.WNOHANG)
 
 
 def _is_adopted(pid: int, session: int) -> bool:
-    """Tell an orphan from a child of our own, whose exit code somebody here waits for.
-
-    A child of our own is in our session, or leads one. A daemon is in a session that its lost parent led.
-    """
-    return session not in {pid, os.getsid(0)}
+    """Tell an orphan from a child of our own, whose exit code somebody here waits for."""
+    if session == os.getsid(0):
+        return False  # Forked by us: descendants of a sandbox's programs are in sessions of theirs.
+    if session != pid:
+        return True  # In a session that its lost parent led.
+    return pid not in _own_leaders and is_owned(pid, ID_RANGE)
 
 
 def _list_children() -> Iterator[int]:

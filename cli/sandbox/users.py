@@ -14,12 +14,7 @@ _LOCKED: Final = frozenset({1, 10})
 #: userdel(8): the user is not there.
 _NO_SUCH_USER: Final = 6
 #: Ids that neither people nor services nor the images of containers are likely to have on this machine.
-_ID_RANGE: Final = {
-    "SYS_UID_MIN": 40000,
-    "SYS_UID_MAX": 49999,
-    "SYS_GID_MIN": 40000,
-    "SYS_GID_MAX": 49999,
-}
+ID_RANGE: Final = range(40000, 50000)
 #: How long to wait for other programs that change /etc/passwd, seconds.
 _LOCK_SECONDS: Final = 30.0
 
@@ -44,7 +39,8 @@ def add_user(name: str, home: Path) -> User:
         [
             *("useradd", "--system", "--user-group", "--no-create-home", "--no-log-init"),
             *("--home-dir", str(home), "--shell", "/usr/sbin/nologin"),
-            *(word for key, value in _ID_RANGE.items() for word in ("--key", f"{key}={value}")),
+            *("--key", f"SYS_UID_MIN={ID_RANGE[0]}", "--key", f"SYS_UID_MAX={ID_RANGE[-1]}"),
+            *("--key", f"SYS_GID_MIN={ID_RANGE[0]}", "--key", f"SYS_GID_MAX={ID_RANGE[-1]}"),
             name,
         ],
     )

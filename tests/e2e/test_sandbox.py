@@ -3,6 +3,7 @@ import pwd
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 import redis
 
 from cli.sandbox import DiskSpec, Guest, RedisServer, Sandbox, SandboxError
-from cli.sandbox.processes import end_owned, list_owned
+from cli.sandbox.processes import POLL_SECONDS, end_owned, list_owned
 from cli.sandbox.project import ROOT
 
 pytestmark = pytest.mark.e2e
@@ -56,6 +57,18 @@ def parent() -> Iterator[Path]:
     folder.mkdir()
     yield folder
     folder.rmdir()  # Fails if a sandbox has left anything behind.
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
+    """Wait for what nothing announces."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(POLL_SECONDS)
+
+
+def _sleepers(uid: int) -> list[int]:
+    return [pid for pid in list_owned({uid}) if Path(f"/proc/{pid}/comm").read_text() == "sleep\n"]
 
 
 def _user_names() -> set[str]:
@@ -250,6 +263,25 @@ def test_guest_stops_at_once_where_nobody_collects_orphans(parent: Path) -> None
     )
 
     assert float(done.stdout) < 5
+
+
+def test_orphans_are_collected_and_our_own_children_are_not(sandbox: Sandbox) -> None:
+    """A zombie keeps its process id: who asks for a dead daemon by its id is told that it lives."""
+    alpha = sandbox.hosts["alpha"]
+    script = "(exec setsid sleep 60) & (exec sleep 60) & echo $!; wait"
+    ours = alpha.popen(["sh", "-c", script], stdout=subprocess.PIPE)
+    assert ours.stdout is not None
+    ours.stdout.readline()
+    wait_until(lambda: len(_sleepers(alpha.uid)) == 2)
+    orphans = _sleepers(alpha.uid)
+    os.kill(ours.pid, signal.SIGKILL)
+
+    for pid in orphans:
+        os.kill(pid, signal.SIGKILL)
+
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in orphans))
+    assert Path(f"/proc/{ours.pid}").exists(), "ours waits for us to ask"
+    assert ours.wait() == -signal.SIGKILL
 
 
 def test_processes_of_containers_are_left_alone(sandbox: Sandbox) -> None:
