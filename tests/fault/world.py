@@ -89,6 +89,10 @@ class MemoryHypervisor:
         self.received = bytearray()
         self._events: list[tuple[float, str]] = []
 
+    def know_memory(self, size: int) -> None:
+        """Say that the guest has so much memory, whatever it has."""
+        self.domain = replace(self.domain, memory_bytes=size, resident_memory_bytes=size)
+
     def versions(self) -> Versions:
         """Return made-up versions."""
         return Versions(libvirt="11.3.0", hypervisor="10.0.0")
