@@ -18,8 +18,8 @@ from typing import Any, Final
 
 from engine.api import Engine
 from engine.cancel import CancelToken
+from engine.dispatch import perform
 from engine.errors import EngineError
-from engine.flags import SaveFlags, StartFlags
 from engine.outcome import Outcome
 from engine.request import EngineRequest, parse_request
 from engine.steps import Step
@@ -78,21 +78,6 @@ def run(request: EngineRequest, events: EventWriter, cancel: CancelToken) -> Out
     Raises:
         EngineError: it failed.
     """
-    save_flags = SaveFlags.NONE
-    for is_set, flag in (
-        (request.running, SaveFlags.RUNNING),
-        (request.paused, SaveFlags.PAUSED),
-        (request.reset_nvram, SaveFlags.RESET_NVRAM),
-    ):
-        save_flags |= flag if is_set else SaveFlags.NONE
-    start_flags = StartFlags.NONE
-    for is_set, start_flag in (
-        (request.paused, StartFlags.PAUSED),
-        (request.autodestroy, StartFlags.AUTODESTROY),
-        (request.force_boot, StartFlags.FORCE_BOOT),
-    ):
-        start_flags |= start_flag if is_set else StartFlags.NONE
-    common: dict[str, Any] = {"bypass_cache": request.bypass_cache, "job_id": request.job_id}
     with Engine(
         request.uri,
         runtime_dir=Path(request.runtime_dir),
@@ -103,29 +88,7 @@ def run(request: EngineRequest, events: EventWriter, cancel: CancelToken) -> Out
         observer=events,
         cancel=cancel,
     ) as engine:
-        image = {**common, "zstd_level": request.zstd_level, "bandwidth": request.bandwidth}
-        domain = request.domain or ""
-        if request.op == "save":
-            image |= {
-                "data_path": request.data_path,
-                "image_format": request.image_format,
-                "channels": request.channels,
-            }
-            return engine.save(domain, request.to, request.dxml, save_flags, **image)
-        if request.op == "checkpoint":
-            limit = request.max_pause_milliseconds
-            seconds = None if limit is None else limit / 1000
-            return engine.checkpoint(domain, request.to, save_flags, max_pause_seconds=seconds, **image)
-        if request.op == "dump":
-            return engine.core_dump(
-                domain, request.to or "", request.dump_format, request.dump_flags, **common
-            )
-        if request.op == "restore":
-            common["data_path"] = request.data_path
-            return engine.restore(request.path or "", request.dxml, save_flags, **common)
-        if request.op == "managed-save":
-            return engine.managed_save(domain, save_flags, **common)
-        return engine.start(domain, start_flags, **common)
+        return perform(engine, request)
 
 
 def main() -> int:

@@ -189,9 +189,9 @@ class Engine:
         operation = self._operation("virDomainSaveFlags", None)
         return survey_save(operation, domain, target, dxml, BypassPolicy(bypass_cache), live=live)
 
-    def managed_save_remove(self, domain: str) -> None:
+    def managed_save_remove(self, domain: str, *, job_id: str | None = None) -> Outcome:
         """Throw a domain's managed save image away (virDomainManagedSaveRemove)."""
-        managed_save_remove(self._operation("virDomainManagedSaveRemove", None), domain)
+        return managed_save_remove(self._operation("virDomainManagedSaveRemove", job_id), domain)
 
     def managed_save(
         self,
@@ -297,13 +297,20 @@ def list_domains(uri: str) -> list[DomainSummary]:
         hypervisor.close()
 
 
-def recover(uri: str, *, runtime_dir: Path | str, directories: Sequence[Path | str] = ()) -> list[Recovery]:
+def recover(
+    uri: str,
+    *,
+    runtime_dir: Path | str,
+    directories: Sequence[Path | str] = (),
+    job_id: str | None = None,
+) -> list[Recovery]:
     """Put right what engines left that are dead now: staging, images, guests.
 
     Args:
         uri: libvirt connection URI; connected to only when a guest has to be looked at.
         runtime_dir: the engines' runtime directory.
         directories: stores, and directories that images were saved into.
+        job_id: put right only what this job left; None = all.
     """
     opened: list[Hypervisor] = []
 
@@ -313,7 +320,8 @@ def recover(uri: str, *, runtime_dir: Path | str, directories: Sequence[Path | s
         return opened[0]
 
     try:
-        return put_right(Path(runtime_dir), [Path(directory) for directory in directories], open_once)
+        places = [Path(directory) for directory in directories]
+        return put_right(Path(runtime_dir), places, open_once, job_id=job_id)
     finally:
         for hypervisor in opened:
             hypervisor.close()

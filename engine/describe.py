@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -97,6 +97,12 @@ def describe_image(
 
 def describe_outcome(operation: Operation, manifest: Manifest, path: str, *, state: str) -> Outcome:
     """Return the outcome of an operation from its image's manifest."""
+    outcome = recall_outcome(manifest, path, state=state)
+    return replace(outcome, host=operation.host, duration_seconds=operation.seconds())
+
+
+def recall_outcome(manifest: Manifest, path: str, *, state: str) -> Outcome:
+    """Return the outcome of an operation that ended some time ago, as far as its manifest knows it."""
     bypass = dict(manifest.bypass_cache)
     bypass["policy"] = BypassPolicy(bypass["policy"])
     bypass["failures"] = tuple(BypassFailure(reason) for reason in bypass["failures"])
@@ -105,10 +111,10 @@ def describe_outcome(operation: Operation, manifest: Manifest, path: str, *, sta
         job_id=manifest.job_id,
         domain=manifest.domain,
         domain_uuid=manifest.domain_uuid,
-        host=operation.host,
+        host=manifest.host,
         path=path,
         bytes=manifest.image_bytes,
-        duration_seconds=operation.seconds(),
+        duration_seconds=manifest.duration_seconds,
         guest_paused_seconds=manifest.guest_paused_seconds,
         throughput_bytes_per_second=manifest.throughput_bytes_per_second,
         was_running=manifest.was_running,

@@ -68,8 +68,10 @@ def managed_save(
     return native.outcome("managed-save", was_running=was_running, state="saved")
 
 
-def managed_save_remove(operation: Operation, name: str) -> None:
+def managed_save_remove(operation: Operation, name: str) -> Outcome:
     """Throw a domain's managed save image away: its next start boots it.
+
+    Nothing is moved: the outcome has no path, and 0 bytes.
 
     Raises:
         WrongStateError: it has none.
@@ -80,8 +82,10 @@ def managed_save_remove(operation: Operation, name: str) -> None:
         raise WrongStateError(
             domain.name, "domain has no managed save image", "one", "nothing needs to be done"
         )
-    with lock_domain(operation.runtime_dir, domain.uuid, domain.name):
-        operation.hypervisor.managed_save_remove(domain.uuid)
+    operation.reach(Step.PREFLIGHT)
+    native = _Native(operation=operation, domain=domain, policy=BypassPolicy.OFF)
+    native.run(lambda _bypass: operation.hypervisor.managed_save_remove(domain.uuid))
+    return native.outcome("managed-save-remove", was_running=False, state=domain.state)
 
 
 def start(

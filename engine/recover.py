@@ -15,7 +15,7 @@ from pathlib import Path
 from engine.errors import DomainBusyError, EngineError, ImageFormatError, ImageIncompleteError
 from engine.hypervisor.port import Domain, Hypervisor
 from engine.image.header import HEADER_SIZE, parse_header
-from engine.store.places import STAGING_NAME, Place
+from engine.store.places import FILE_STAGING_PREFIX, REPLACEMENT_PREFIX, STAGING_NAME, Place
 from engine.store.record import PREPARED, RECORD_NAME, Record, parse_record, read_boot_id
 from engine.store.staging import Staging, lock_directory
 from engine.store.workspace import JOBS_NAME, STAGING_LINK, lock_domain, remove_workspace
@@ -36,7 +36,11 @@ class Recovery:
 
 
 def recover(
-    runtime_dir: Path, directories: Sequence[Path], open_hypervisor: Callable[[], Hypervisor]
+    runtime_dir: Path,
+    directories: Sequence[Path],
+    open_hypervisor: Callable[[], Hypervisor],
+    *,
+    job_id: str | None = None,
 ) -> list[Recovery]:
     """Put right what engines left that are dead now; engines that live are not disturbed.
 
@@ -44,13 +48,16 @@ def recover(
         runtime_dir: the engines' runtime directory.
         directories: stores, and directories that `save --to` wrote into.
         open_hypervisor: called only when a guest has to be looked at.
+        job_id: put right only what this job left; None = all.
 
     Returns: what was done. An "undecided" stays as it is, for the next time.
     """
-    candidates = {*_dead_workspaces(runtime_dir), *_stagings(directories)}
+    # The runtime directories first: a path that libvirt may still open must lead nowhere.
+    targets = _remove_workspaces(runtime_dir, job_id)
+    candidates = {*targets, *_stagings(directories, job_id)}
     done: list[Recovery] = []
     for staging in sorted(candidates):
-        lock = lock_directory(staging) if staging.is_dir() else None
+        lock = _lock_dead(staging)
         if lock is None:
             continue
         try:
@@ -60,24 +67,50 @@ def recover(
     return done
 
 
-def _dead_workspaces(runtime_dir: Path) -> Iterator[Path]:
-    """Remove the runtime directories of dead engines; yield where they were writing."""
-    jobs = runtime_dir / JOBS_NAME
-    for directory in sorted(jobs.iterdir()) if jobs.is_dir() else ():
-        lock = lock_directory(directory)
+def list_leftovers(runtime_dir: Path, directories: Sequence[Path]) -> list[Path]:
+    """Return the runtime and staging directories of dead engines; nothing is changed."""
+    found = []
+    for directory in (*_workspaces(runtime_dir, None), *_stagings(directories, None)):
+        lock = _lock_dead(directory)
+        if lock is not None:
+            os.close(lock)
+            found.append(directory)
+    return sorted(found)
+
+
+def _lock_dead(directory: Path) -> int | None:
+    """Take a directory that no living engine holds; None where one does, or where it has gone."""
+    try:
+        return lock_directory(directory)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _workspaces(runtime_dir: Path, job_id: str | None) -> list[Path]:
+    """Return the runtime directories of all jobs, or of one."""
+    return sorted(path for path in (runtime_dir / JOBS_NAME).glob(job_id or "*") if path.is_dir())
+
+
+def _remove_workspaces(runtime_dir: Path, job_id: str | None) -> list[Path]:
+    """Remove the runtime directories of dead engines; return where those were writing."""
+    targets = []
+    for directory in _workspaces(runtime_dir, job_id):
+        lock = _lock_dead(directory)
         if lock is None:
             continue
         link = directory / STAGING_LINK
         if link.is_symlink():
-            yield link.readlink()
+            targets.append(link.readlink())
         remove_workspace(directory)
         os.close(lock)
+    return targets
 
 
-def _stagings(directories: Sequence[Path]) -> Iterator[Path]:
+def _stagings(directories: Sequence[Path], job_id: str | None) -> Iterator[Path]:
     """Yield every staging directory of stores and of directories that files were saved into."""
+    name = job_id or "*"
     for directory in directories:
-        for pattern in (f"{STAGING_NAME}/*", ".fleetsave-*"):
+        for pattern in (f"{STAGING_NAME}/{name}", f"{FILE_STAGING_PREFIX}{name}"):
             yield from (path for path in directory.glob(pattern) if path.is_dir())
 
 
@@ -86,15 +119,28 @@ def _recover_staging(
 ) -> list[Recovery]:
     try:
         record = parse_record((staging / RECORD_NAME).read_text(), path=str(staging / RECORD_NAME))
-    except (OSError, ImageFormatError):
-        # The record is the first thing written, by rename: without it nothing else was.
-        shutil.rmtree(staging, ignore_errors=True)
-        return [_told("discarded", None, staging, "a staging directory that was never begun")]
+    except (OSError, UnicodeDecodeError, ImageFormatError) as error:
+        return [_recover_unrecorded(staging, error)]
     try:
         with lock_domain(runtime_dir, record.domain_uuid, record.domain):
             return _settle(staging, record, open_hypervisor)
     except DomainBusyError:
         return [_told("undecided", record, staging, "another operation runs on the domain")]
+
+
+def _recover_unrecorded(staging: Path, error: Exception) -> Recovery:
+    """Remove a staging directory that was never begun; leave one alone that cannot be understood.
+
+    The record is the first thing written, by rename: without it nothing else was.
+    """
+    if _job_of(staging).startswith(REPLACEMENT_PREFIX):
+        shutil.rmtree(staging, ignore_errors=True)
+        return _told("discarded", None, staging, "a replacement that was not finished; the image is whole")
+    known = {RECORD_NAME, f"{RECORD_NAME}.new"}
+    if isinstance(error, FileNotFoundError) and {path.name for path in staging.iterdir()} <= known:
+        shutil.rmtree(staging, ignore_errors=True)
+        return _told("discarded", None, staging, "a staging directory that was never begun")
+    return _told("undecided", None, staging, f"its record cannot be read, and it is not empty: {error}")
 
 
 def _settle(staging: Path, record: Record, open_hypervisor: Callable[[], Hypervisor]) -> list[Recovery]:
@@ -115,12 +161,16 @@ def _settle(staging: Path, record: Record, open_hypervisor: Callable[[], Hypervi
         except EngineError as error:
             return [_told("undecided", record, staging, f"the image could not be published: {error}")]
         return [_told("published", record, path, "the guest had been let go; its image is whole")]
-    shutil.rmtree(staging, ignore_errors=True)
-    done = [_told("discarded", record, staging, "the guest had not been let go")]
+    done = []
     if guest is not None and record.was_running and guest.state == "paused" and not guest.is_paused_by_user:
-        hypervisor.resume(guest.uuid)
+        try:
+            hypervisor.resume(guest.uuid)
+        except EngineError as error:
+            # libvirt may be just about to let it go on; the staging directory says what to look at then.
+            return [_told("undecided", record, staging, f"the guest could not be resumed: {error}")]
         done.append(_told("resumed", record, staging, "the guest ran before the operation"))
-    return done
+    shutil.rmtree(staging, ignore_errors=True)
+    return [*done, _told("discarded", record, staging, "the guest had not been let go")]
 
 
 def _same_guest(hypervisor: Hypervisor, record: Record) -> Domain | None:
@@ -146,8 +196,13 @@ def _is_complete(image: Path) -> bool:
 def _told(kind: str, record: Record | None, path: Path, detail: str) -> Recovery:
     return Recovery(
         kind=kind,
-        job_id=record.job_id if record else "",
+        job_id=record.job_id if record else _job_of(path),
         domain=record.domain if record else "",
         path=str(path),
         detail=detail,
     )
+
+
+def _job_of(staging: Path) -> str:
+    """Return whose staging directory it is, by its name."""
+    return staging.name.removeprefix(FILE_STAGING_PREFIX)

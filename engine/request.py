@@ -11,7 +11,9 @@ from engine.errors import InvalidArgumentError
 from engine.flags import BypassPolicy
 
 REQUEST_VERSION: Final = 1
-OPERATIONS: Final = frozenset({"save", "checkpoint", "restore", "managed-save", "start", "dump"})
+OPERATIONS: Final = frozenset(
+    {"save", "checkpoint", "restore", "managed-save", "managed-save-remove", "start", "dump"}
+)
 _JOB_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}")
 
 

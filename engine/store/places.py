@@ -19,6 +19,10 @@ MANIFEST_SUFFIX: Final = ".manifest.json"
 #: Behind the manifest's name: the manifest of the image that is about to take the name.
 NEXT_SUFFIX: Final = ".next"
 STAGING_NAME: Final = ".staging"
+#: Before the job's id: the staging directory of a file, beside it.
+FILE_STAGING_PREFIX: Final = ".fleetsave-"
+#: In place of the job's id: what replaces an image that stays whole until it is replaced.
+REPLACEMENT_PREFIX: Final = "define-"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +62,7 @@ def next_manifest_of(image: Path) -> Path:
 
 def plan_file(to: Path, job_id: str) -> Place:
     """Return the place of `save --to FILE`: staged in a hidden directory beside it."""
-    return Place(final=to, staging=to.parent / f".fleetsave-{job_id}", is_point=False)
+    return Place(final=to, staging=to.parent / f"{FILE_STAGING_PREFIX}{job_id}", is_point=False)
 
 
 def plan_point(store: Path, domain_uuid: str, job_id: str, now: datetime) -> Place:

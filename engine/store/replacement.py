@@ -19,7 +19,15 @@ from typing import Final, Self
 from engine.directio.target import DirectFile, storage_error
 from engine.errors import DomainBusyError, EngineError, StorageError
 from engine.store.images import find_manifest, read_head, read_next_manifest
-from engine.store.places import IMAGE_NAME, STAGING_NAME, XML_NAME, manifest_of, next_manifest_of
+from engine.store.places import (
+    FILE_STAGING_PREFIX,
+    IMAGE_NAME,
+    REPLACEMENT_PREFIX,
+    STAGING_NAME,
+    XML_NAME,
+    manifest_of,
+    next_manifest_of,
+)
 from engine.store.staging import lock_directory, sync_directory
 
 _LOCK_ATTEMPTS: Final = 5
@@ -186,7 +194,7 @@ def _staging_of(image: Path) -> Path:
     """Return the one directory that an image's successor is written to, on the same file system."""
     shared = image.parent.parent.parent / STAGING_NAME
     if image.name == IMAGE_NAME and shared.is_dir():
-        return shared / f"define-{image.parent.name}"
+        return shared / f"{REPLACEMENT_PREFIX}{image.parent.name}"
     # Not the name itself: with a prefix it might be too long for the file system.
     name = hashlib.sha256(os.fsencode(image.name)).hexdigest()[:16]
-    return image.with_name(f".fleetsave-define-{name}")
+    return image.with_name(f"{FILE_STAGING_PREFIX}{REPLACEMENT_PREFIX}{name}")
