@@ -53,10 +53,10 @@ def follow(control: Control, jobs: Sequence[JobView], display: Display) -> list[
         CancelledError: somebody interrupted the waiting; the jobs go on.
     """
     ids = [job.job_id for job in jobs]
-    for job in jobs:
-        display.begin(job.job_id, op=job.op, label=job.label, host=job.host, job_id=job.job_id)
     ended: dict[str, Finished] = {}
     try:
+        for job in jobs:
+            display.begin(job.job_id, op=job.op, label=job.label, host=job.host, job_id=job.job_id)
         for job in wait_jobs(control.catalog, control.redis, ids):
             note = f"{job.state} {job.step or ''}".strip()
             display.advance(job.job_id, done=job.bytes_done or 0, total=job.bytes_total, note=note)
