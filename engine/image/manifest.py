@@ -6,16 +6,28 @@ Source: DESIGN.md section 3.4, manifest format 1.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final
 
 from engine.checksum import PART_SIZE, Checksum
 from engine.errors import ImageFormatError
 
 MANIFEST_FORMAT: Final = 1
-_TEXTS: Final = ("job_id", "op", "domain", "domain_uuid", "host", "taken_at")
+#: By annotation: the types that JSON may have.
+_KINDS: Final[Mapping[str, tuple[type, ...]]] = {
+    "str": (str,),
+    "bool": (bool,),
+    "int": (int,),
+    "float": (int, float),
+    "Checksum": (Checksum,),
+    "dict[str, Any]": (dict,),
+    "list[dict[str, Any]]": (list,),
+}
 #: Bytes; a manifest of a 16 TiB image stays below.
 MANIFEST_SIZE_MAX: Final = 32 * 1024 * 1024
+#: Characters of an error's sentence about a value.
+_SHOWN_MAX: Final = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,18 +74,32 @@ def parse_manifest(text: str, *, path: str) -> Manifest:
         ImageFormatError: no JSON, another format number, a field missing, unknown or of another type.
     """
     try:
-        document = json.loads(text)
+        document = json.loads(text, parse_constant=_refuse_constant)
         if document.get("format") != MANIFEST_FORMAT:
             raise ImageFormatError(path, f"manifest format {document.get('format')!r}", str(MANIFEST_FORMAT))
         checksum = document.pop("checksum")
         sums = Checksum(**{**checksum, "parts": tuple(checksum["parts"])})
         manifest = Manifest(**document, checksum=sums)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ImageFormatError(path, f"no manifest: {error}", "manifest format 1") from error
-    kinds = {**dict.fromkeys(_TEXTS, str), "image_bytes": int, "was_running": bool, "bypass_cache": dict}
-    for name, kind in kinds.items():
-        if type(getattr(manifest, name)) is not kind:
-            raise ImageFormatError(path, f"{name} is {getattr(manifest, name)!r}", kind.__name__)
-    if sums.part_size != PART_SIZE or type(sums.value) is not str:
-        raise ImageFormatError(path, f"checksum with parts of {sums.part_size!r} bytes", str(PART_SIZE))
+    for each in fields(Manifest):
+        value = getattr(manifest, each.name)
+        fits = type(value) in _KINDS[str(each.type)]
+        if not fits or (isinstance(value, list) and not all(isinstance(item, dict) for item in value)):
+            raise ImageFormatError(path, f"{each.name} is {value!r}"[:_SHOWN_MAX], str(each.type))
+    if manifest.image_bytes < 0:
+        raise ImageFormatError(path, f"image_bytes is {manifest.image_bytes}", "0 or more")
+    _check_sums(sums, path)
     return manifest
+
+
+def _check_sums(sums: Checksum, path: str) -> None:
+    """Refuse checksums of another kind than ours."""
+    texts = (sums.algorithm, sums.value, *sums.parts)
+    if sums.part_size != PART_SIZE or not all(type(text) is str for text in texts):
+        raise ImageFormatError(path, f"checksum with parts of {sums.part_size!r} bytes", str(PART_SIZE))
+
+
+def _refuse_constant(name: str) -> None:
+    """Refuse NaN and Infinity, which JSON has not and Python reads."""
+    raise ValueError(f"{name} is no number of JSON")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +16,8 @@ WRITING: Final = "writing"
 #: The image is whole and durable; it may be the only copy of its guest.
 PREPARED: Final = "prepared"
 
+#: By annotation: the type that JSON has to have.
+_KINDS: Final[Mapping[str, type]] = {"str": str, "int": int, "bool": bool}
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -51,10 +54,14 @@ def parse_record(text: str, *, path: str) -> Record:
     """
     try:
         record = Record(**json.loads(text))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise ImageFormatError(
             path, f"no staging record: {error}", "the JSON that fleetsave wrote"
         ) from error
+    for field in fields(Record):
+        value = getattr(record, field.name)
+        if type(value) is not _KINDS[str(field.type)]:
+            raise ImageFormatError(path, f"{field.name} is {value!r}", str(field.type))
     if record.state not in {WRITING, PREPARED}:
         raise ImageFormatError(path, f"state {record.state!r}", f"{WRITING} or {PREPARED}")
     return record
