@@ -102,7 +102,7 @@ def parse_request(text: str) -> EngineRequest:
     """
     try:
         document = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidArgumentError("request", f"no JSON: {error}", "one JSON object") from error
     if not isinstance(document, dict):
         raise InvalidArgumentError("request", "JSON, but no object", "one JSON object")
