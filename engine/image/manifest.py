@@ -6,6 +6,7 @@ Source: DESIGN.md section 3.4, manifest format 1.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final
@@ -74,7 +75,7 @@ def parse_manifest(text: str, *, path: str) -> Manifest:
         ImageFormatError: no JSON, another format number, a field missing, unknown or of another type.
     """
     try:
-        document = json.loads(text, parse_constant=_refuse_constant)
+        document = json.loads(text, parse_constant=_refuse, parse_float=_finite)
         if document.get("format") != MANIFEST_FORMAT:
             raise ImageFormatError(path, f"manifest format {document.get('format')!r}", str(MANIFEST_FORMAT))
         checksum = document.pop("checksum")
@@ -100,6 +101,14 @@ def _check_sums(sums: Checksum, path: str) -> None:
         raise ImageFormatError(path, f"checksum with parts of {sums.part_size!r} bytes", str(PART_SIZE))
 
 
-def _refuse_constant(name: str) -> None:
+def _finite(text: str) -> float:
+    """Return a number; refuse one too large for a float, which would become Infinity."""
+    number = float(text)
+    if math.isinf(number):
+        _refuse(text)
+    return number
+
+
+def _refuse(name: str) -> None:
     """Refuse NaN and Infinity, which JSON has not and Python reads."""
     raise ValueError(f"{name} is no number of JSON")
