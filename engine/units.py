@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Final
 
@@ -25,9 +26,10 @@ def parse_size(text: str) -> int:
     """
     found = _SIZE.fullmatch(text)
     factor = _FACTORS.get(found.group(2).lower()) if found else None
-    if found is None or factor is None:
+    size = float(found.group(1)) * factor if found and factor else math.inf
+    if not math.isfinite(size):
         raise ValueError(f"{text!r} is no size, want a number and KiB, MiB, GiB or TiB")
-    return int(float(found.group(1)) * factor)
+    return int(size)
 
 
 def format_size(size: float) -> str:
