@@ -15,14 +15,16 @@ from typing import Any, Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
 from engine.flags import BypassFailure
-from tasks.envelope import OPERATION_PARAMS
+from tasks.params import OPERATION_PARAMS
 from tasks.states import FINAL, JobState
 
 DOORBELL_RESULTS: Final = ("claimed", "duplicate", "expired", "bad_signature", "wrong_host", "malformed")
-RECOVERY_KINDS: Final = ("adopted", "closed", "lost")
+#: Of jobs found unfinished at start, the first three; of what dead engines left, the others.
+RECOVERY_KINDS: Final = ("adopted", "closed", "lost", "discarded", "published", "resumed", "undecided")
 _MODES: Final = ("direct", "buffered")
-#: Operations that write an image; the others read one.
-_WRITING: Final = frozenset({"save", "managed-save"})
+#: Operations that write an image, and those that read one.
+_WRITING: Final = frozenset({"save", "checkpoint", "managed-save", "dump"})
+_READING: Final = frozenset({"restore", "start"})
 #: 1 second to 4 hours.
 _DURATION_BUCKETS: Final = (1, 2, 5, 10, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400)
 _PAUSE_BUCKETS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800)
@@ -66,7 +68,9 @@ class WorkerMetrics:
             "page_cache_resident_bytes", "Bytes of the last job's image left in the page cache."
         )
         self.doorbells = self._counter("doorbells_total", "Doorbells heard.", "result")
-        self.recoveries = self._counter("recoveries_total", "Unfinished jobs found at start.", "kind")
+        self.recoveries = self._counter(
+            "recoveries_total", "Unfinished jobs and leftovers of dead engines that were settled.", "kind"
+        )
         self.libvirt_up = Gauge("fleetsave_libvirt_up", "1 if libvirt answered.", registry=self.registry)
         self.last_poll = Gauge(
             "fleetsave_worker_last_poll_timestamp_seconds",
@@ -120,6 +124,8 @@ class WorkerMetrics:
 
     def _count_result(self, op: str, result: dict[str, Any]) -> None:
         """Count what the engine measured; what it left out is not counted."""
+        if op not in _WRITING | _READING:
+            return
         if (paused := _number(result.get("guest_paused_seconds"))) is not None:
             self._paused.labels(op=op).observe(paused)
         if (throughput := _number(result.get("throughput_bytes_per_second"))) is not None:
@@ -139,11 +145,14 @@ class WorkerMetrics:
     def _initialise(self) -> None:
         """Show every known label value as 0: a series that appears late hides its first increase."""
         for op in OPERATION_PARAMS:
-            for metric in (self._running, self._duration, self._queue_wait, self._paused, self._throughput):
+            for metric in (self._running, self._duration, self._queue_wait):
                 metric.labels(op=op)
-            self._resident.labels(op=op)
             for state in FINAL:
                 self._jobs.labels(op=op, outcome=str(state))
+            if op not in _WRITING | _READING:
+                continue
+            for metric in (self._paused, self._throughput, self._resident):
+                metric.labels(op=op)
             for mode in _MODES:
                 (self._written if op in _WRITING else self._read).labels(op=op, mode=mode)
             for reason in BypassFailure:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from engine.request import EngineRequest
 from tasks.config import HostSettings
 from tasks.envelope import Envelope
+from tasks.params import request_fields
 
 
 def build_request(envelope: Envelope, settings: HostSettings) -> EngineRequest:
@@ -23,5 +24,5 @@ def build_request(envelope: Envelope, settings: HostSettings) -> EngineRequest:
         store=str(settings.store) if settings.store else None,
         allowed_roots=[str(root) for root in settings.roots],
         managed_save_dir=str(settings.managed_save_dir) if settings.managed_save_dir else None,
-        **envelope.params,
+        **request_fields(envelope.params),
     )

@@ -40,9 +40,9 @@ def submit(
     Args:
         catalog: of `tasks.catalog.open_catalog`.
         app: of `tasks.app.make_app`.
-        op: save, restore, managed-save or start.
+        op: save, checkpoint, restore, managed-save, managed-save-remove, start or dump.
         domains: which; each of them once.
-        params: what `tasks.envelope.OPERATION_PARAMS` allows for the operation, the same for all.
+        params: what `tasks.params.OPERATION_PARAMS` allows for the operation, the same for all.
         run_id: what the jobs have in common, for looking them up.
         now: clock.
 

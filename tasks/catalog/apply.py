@@ -26,6 +26,8 @@ _FACTS: Final[dict[str, type]] = {
     "store_used_bytes": int,
     "libvirt_up": bool,
 }
+#: Operations whose image a guest can be restored from.
+_POINT_MAKING: Final = frozenset({"save", "checkpoint"})
 
 
 def apply_event(session: Session, host: str, event: HostEvent) -> bool:
@@ -134,7 +136,7 @@ def _apply_result(session: Session, job: models.Job, result: dict[str, Any], at:
     path, size = _text(result.get("path")), _integer(result.get("bytes"))
     if size:
         job.bytes_done = job.bytes_total = size
-    if job.op != "save" or path is None or size is None:
+    if job.op not in _POINT_MAKING or path is None or size is None:
         return
     checksum = _object(result.get("checksum")) or {}
     insert_missing(

@@ -25,6 +25,15 @@ def test_every_name_of_the_interface_is_there_from_the_start(tmp_path: Path) -> 
         'fleetsave_page_cache_resident_bytes{op="save"} 0.0',
         'fleetsave_doorbells_total{result="bad_signature"} 0.0',
         'fleetsave_recoveries_total{kind="adopted"} 0.0',
+        'fleetsave_recoveries_total{kind="discarded"} 0.0',
+        'fleetsave_recoveries_total{kind="published"} 0.0',
+        'fleetsave_recoveries_total{kind="resumed"} 0.0',
+        'fleetsave_recoveries_total{kind="undecided"} 0.0',
+        'fleetsave_jobs_total{op="dump",outcome="failed"} 0.0',
+        'fleetsave_jobs_total{op="managed-save-remove",outcome="succeeded"} 0.0',
+        'fleetsave_bytes_written_total{mode="direct",op="checkpoint"} 0.0',
+        'fleetsave_bytes_written_total{mode="direct",op="dump"} 0.0',
+        'fleetsave_guest_paused_seconds_count{op="checkpoint"} 0.0',
         "fleetsave_libvirt_up 0.0",
         "fleetsave_worker_last_poll_timestamp_seconds 0.0",
         f'fleetsave_store_free_bytes{{store="{tmp_path}"}} ',
@@ -32,6 +41,7 @@ def test_every_name_of_the_interface_is_there_from_the_start(tmp_path: Path) -> 
     ):
         assert f"\n{line}" in f"\n{text}", line
     assert "domain" not in text.replace("domains", "")
+    assert 'bytes_read_total{mode="direct",op="managed-save-remove"}' not in text, "it moves nothing"
 
 
 def test_store_that_is_gone_does_not_fail_the_scrape(tmp_path: Path) -> None:
