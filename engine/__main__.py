@@ -97,7 +97,7 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _frame: cancel.cancel(f"by {signal.Signals(received).name}"))
     try:
-        request = parse_request(sys.stdin.read())
+        request = parse_request(sys.stdin.buffer.read())
         events.hold(request.hold_at, cancel)
         outcome = run(request, events, cancel)
     except EngineError as error:

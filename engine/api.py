@@ -25,6 +25,7 @@ from engine.outcome import Outcome
 from engine.preflight import SaveSurvey, survey_save
 from engine.recover import Recovery
 from engine.recover import recover as put_right
+from engine.request import is_path
 from engine.restore import restore
 from engine.save import save
 from engine.streamsave import SaveOptions
@@ -253,8 +254,10 @@ class Engine:
     @staticmethod
     def _absolute(path: Path | str, name: str) -> Path:
         """Return the path by this process's working directory, as libvirt's client does."""
-        if not str(path) or "\0" in str(path):
+        if not str(path):
             raise InvalidArgumentError(name, "must not be empty", "a path")
+        if not is_path(str(path)):
+            raise InvalidArgumentError(name, f"{str(path)!r} is no path", "one that a file can have")
         return Path(path).absolute()
 
 

@@ -196,7 +196,7 @@ def _find_target(operation: Operation, to: Path | None) -> Path:
     """Return the directory that will hold the image."""
     if to is not None:
         check_allowed(to.parent, operation.allowed_roots)
-        check_target(to)
+        check_target(to, operation.job_id)
         return to.parent
     if operation.store is None:
         raise InvalidArgumentError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import asdict, dataclass, fields
 from typing import Final, get_type_hints
@@ -88,13 +89,15 @@ class EngineRequest:
             value = getattr(self, name)
             if value is not None and not value.startswith("/"):
                 raise InvalidArgumentError(name, f"{value!r} is relative", "an absolute path")
+            if value is not None and not is_path(value):
+                raise InvalidArgumentError(name, f"{value!r} is no path", "one that a file can have")
 
     def to_json(self) -> str:
         """Return the document an engine process reads."""
         return json.dumps(asdict(self))
 
 
-def parse_request(text: str) -> EngineRequest:
+def parse_request(text: str | bytes) -> EngineRequest:
     """Return the request that the text holds.
 
     Raises:
@@ -118,6 +121,14 @@ def parse_request(text: str) -> EngineRequest:
         return EngineRequest(**document)
     except TypeError as error:
         raise InvalidArgumentError("request", str(error), "every required key") from error
+
+
+def is_path(text: str) -> bool:
+    """Tell whether a file could have this path: no NUL, and bytes that it stands for."""
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
 
 
 def _fits(value: object, hint: str) -> bool:

@@ -29,7 +29,7 @@ def _walk(old: etree._Element, new: etree._Element, path: str) -> Iterator[Chang
     for name in sorted({*map(str, old.attrib), *map(str, new.attrib)}):
         if old.get(name) != new.get(name):
             yield Change(xpath=f"{path}/@{name}", old=old.get(name), new=new.get(name))
-    texts = (old.text or "").strip(), (new.text or "").strip()
+    texts = _own_text(old), _own_text(new)
     if texts[0] != texts[1]:
         yield Change(xpath=f"{path}/text()", old=texts[0] or None, new=texts[1] or None)
     before, after = _by_name(old), _by_name(new)
@@ -56,6 +56,12 @@ def _by_name(element: etree._Element) -> dict[str, list[etree._Element]]:
         if isinstance(child.tag, str):
             groups.setdefault(child.tag, []).append(child)
     return groups
+
+
+def _own_text(element: etree._Element) -> str:
+    """Return the text that stands in the element itself; comments only interrupt it."""
+    pieces = (element.text, *(child.tail for child in element))
+    return "".join((piece or "").strip() for piece in pieces)
 
 
 def _shown(element: etree._Element) -> str:

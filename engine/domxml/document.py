@@ -15,6 +15,8 @@ from engine.errors import AbiError, DomainXmlError
 
 #: Bytes; the largest domain XML seen in the field is below 1 MiB.
 XML_SIZE_MAX: Final = 4 * 1024 * 1024
+#: What a document may say of itself; ASCII is part of UTF-8.
+_ENCODINGS: Final = frozenset({"UTF-8", "US-ASCII", "ASCII"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,19 +38,25 @@ def parse_domain_xml(text: str, *, where: str) -> etree._Element:
     Raises:
         DomainXmlError: not well-formed, too large, with a DTD, or another root element.
     """
-    if len(text) > XML_SIZE_MAX:
-        raise DomainXmlError(where, f"{len(text)} characters of XML", f"at most {XML_SIZE_MAX}")
+    # A surrogate is left for the parser to refuse.
+    data = text.encode(errors="surrogatepass")
+    if len(data) > XML_SIZE_MAX:
+        raise DomainXmlError(where, f"{len(data)} bytes of XML", f"at most {XML_SIZE_MAX}")
     parser = etree.XMLParser(
         resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False, remove_blank_text=False
     )
     try:
-        root = etree.fromstring(text.encode(), parser)
+        root = etree.fromstring(data, parser)
     except (etree.XMLSyntaxError, ValueError) as error:
         raise DomainXmlError(
             where, f"no well-formed XML: {error}", "a <domain> document", "virsh dumpxml shows one"
         ) from error
-    if root.getroottree().docinfo.doctype:
+    document = root.getroottree().docinfo
+    if document.doctype:
         raise DomainXmlError(where, "XML with a DTD", "none", "remove the <!DOCTYPE> line")
+    if document.encoding and document.encoding.upper() not in _ENCODINGS:
+        # The text was decoded before it came here: it would be decoded twice, and names would change.
+        raise DomainXmlError(where, f"encoding {document.encoding}", "UTF-8", "remove it from the first line")
     if root.tag != "domain":
         raise DomainXmlError(where, f"root element <{root.tag!s}>", "<domain>", "virsh dumpxml shows one")
     return root
@@ -60,14 +68,19 @@ def identity_of(root: etree._Element, *, where: str) -> Identity:
     Raises:
         DomainXmlError: no name, or a UUID that is none.
     """
-    name = (root.findtext("name") or "").strip()
+    name = _text_of(root, "name")
     if not name:
         raise DomainXmlError(where, "domain XML without a <name>", "one <name>")
-    text = (root.findtext("uuid") or "").strip()
+    text = _text_of(root, "uuid")
     try:
         return Identity(name=name, uuid=UUID(text) if text else None)
     except ValueError as error:
         raise DomainXmlError(where, f"uuid {text!r}", "a UUID") from error
+
+
+def _text_of(root: etree._Element, name: str) -> str:
+    """Return the text of the first child of a name as libvirt reads it: comments inside do not count."""
+    return str(root.xpath(f"string({name})")).strip()
 
 
 def check_same_domain(saved_xml: str, new_xml: str, *, where: str) -> None:

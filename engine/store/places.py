@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -89,11 +90,11 @@ def check_allowed(path: Path, roots: Sequence[str] | None) -> None:
         )
 
 
-def check_target(to: Path) -> None:
+def check_target(to: Path, job_id: str) -> None:
     """Refuse a target that cannot become an image file.
 
     Raises:
-        InvalidArgumentError: it is a directory.
+        InvalidArgumentError: it is a directory, or its name is too long.
         TargetExistsError: image or manifest of that name exist.
         StorageError: its directory is missing, none, or not writable.
     """
@@ -105,6 +106,23 @@ def check_target(to: Path) -> None:
                 str(taken), "exists already", "a new name", "fleetsave overwrites nothing"
             )
     check_directory(to.parent)
+    _check_name_length(to, job_id)
+
+
+def _check_name_length(to: Path, job_id: str) -> None:
+    """Refuse a name that image and manifest could not get once the guest is gone."""
+    longest = manifest_of(spare_of(to, job_id)).name
+    limit = os.pathconf(to.parent, "PC_NAME_MAX")
+    if len(os.fsencode(longest)) > limit:
+        spare = limit - len(os.fsencode(longest)) + len(os.fsencode(to.name))
+        raise InvalidArgumentError(
+            str(to), f"a name of {len(os.fsencode(to.name))} bytes", f"at most {spare}", "shorten it"
+        )
+
+
+def spare_of(final: Path, job_id: str) -> Path:
+    """Return the name that an image gets when its own was taken while it was written."""
+    return final.with_name(f"{final.name}.{job_id}")
 
 
 def check_directory(directory: Path) -> None:
@@ -134,7 +152,10 @@ def check_store(store: Path) -> None:
     """
     if not store.exists():
         check_directory(store.parent)
-        store.mkdir(mode=0o700)
+        try:
+            store.mkdir(mode=0o700)
+        except OSError as error:
+            raise StorageError(str(store), f"cannot be made: {error.strerror}", "a store") from error
     check_directory(store)
 
 
@@ -146,6 +167,9 @@ def find_image(path: Path) -> Path:
     """
     image = path / IMAGE_NAME if path.is_dir() else path
     try:
+        # To open a FIFO would wait for whoever writes to it.
+        if not stat.S_ISREG(image.stat().st_mode):
+            raise StorageError(str(image), "not a file", "a save image")
         with image.open("rb"):
             return image
     except OSError as error:

@@ -17,7 +17,7 @@ from pathlib import Path
 from engine.directio.syscalls import rename_exclusively
 from engine.directio.target import storage_error
 from engine.errors import NoSpaceError, StorageError
-from engine.store.places import FILE_STAGING_PREFIX, IMAGE_NAME, MANIFEST_NAME, XML_NAME, Place, manifest_of
+from engine.store.places import IMAGE_NAME, MANIFEST_NAME, XML_NAME, Place, manifest_of, spare_of
 from engine.store.record import PREPARED, RECORD_NAME, WRITING, Record
 
 
@@ -111,8 +111,7 @@ class Staging:
                 rename_exclusively(staged_manifest, manifest_of(final))
             rename_exclusively(self.image, final)
         except FileExistsError:
-            job_id = self._place.staging.name.removeprefix(FILE_STAGING_PREFIX)
-            spare = final.with_name(f"{final.name}.{job_id}")
+            spare = spare_of(final, self._record.job_id)
             # Under the final name our manifest would lie beside an image of somebody else.
             if not manifest_of(spare).exists():
                 ours = staged_manifest if staged_manifest.exists() else manifest_of(final)
