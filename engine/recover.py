@@ -8,17 +8,22 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from engine.errors import DomainBusyError, EngineError, ImageFormatError, ImageIncompleteError
 from engine.hypervisor.port import Domain, Hypervisor
 from engine.image.header import HEADER_SIZE, parse_header
+from engine.operation import PUT_BACK_SECONDS
 from engine.store.places import FILE_STAGING_PREFIX, REPLACEMENT_PREFIX, STAGING_NAME, Place
 from engine.store.record import PREPARED, RECORD_NAME, Record, parse_record, read_boot_id
 from engine.store.staging import Staging, lock_directory
 from engine.store.workspace import JOBS_NAME, STAGING_LINK, lock_domain, remove_workspace
+
+_POLL_SECONDS: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,9 +152,12 @@ def _settle(staging: Path, record: Record, open_hypervisor: Callable[[], Hypervi
     """Decide by what became of the guest whether its image is needed."""
     try:
         hypervisor = open_hypervisor()
-        guest = _same_guest(hypervisor, record)
+        guest = _wait_idle_guest(hypervisor, record)
     except EngineError as error:
         return [_told("undecided", record, staging, f"the guest cannot be looked at: {error}")]
+    if guest is not None and guest.running_job:
+        # libvirt may be about to let the guest go, or about to put it back: nobody can tell yet.
+        return [_told("undecided", record, staging, f"libvirt has a {guest.running_job} on the guest")]
     place = Place(final=Path(record.final), staging=staging, is_point=record.is_point)
     work = Staging(place, record)
     # libvirt lets the guest of a native save go before we could record that the image is whole.
@@ -171,6 +179,19 @@ def _settle(staging: Path, record: Record, open_hypervisor: Callable[[], Hypervi
         done.append(_told("resumed", record, staging, "the guest ran before the operation"))
     shutil.rmtree(staging, ignore_errors=True)
     return [*done, _told("discarded", record, staging, "the guest had not been let go")]
+
+
+def _wait_idle_guest(hypervisor: Hypervisor, record: Record) -> Domain | None:
+    """Return the very guest of the record once no job runs on it, or after some seconds; None: it is gone.
+
+    What the engine had begun, libvirt ends by itself a moment after the engine's death.
+    """
+    deadline = time.monotonic() + PUT_BACK_SECONDS
+    while True:
+        guest = _same_guest(hypervisor, record)
+        if guest is None or not guest.running_job or time.monotonic() > deadline:
+            return guest
+        time.sleep(_POLL_SECONDS)
 
 
 def _same_guest(hypervisor: Hypervisor, record: Record) -> Domain | None:

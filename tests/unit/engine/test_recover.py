@@ -1,3 +1,4 @@
+import importlib
 import json
 import os
 from dataclasses import replace
@@ -6,12 +7,14 @@ from pathlib import Path
 import pytest
 
 from engine.errors import EngineError, HypervisorUnreachableError
-from engine.hypervisor.port import Hypervisor
+from engine.hypervisor.port import Domain, Hypervisor
 from engine.recover import list_leftovers, recover
 from engine.store.record import PREPARED, Record, read_boot_id
 from engine.store.staging import lock_directory
 
 JOB = "0123456789abcdef"
+#: The package gives the function of this name.
+recover_module = importlib.import_module("engine.recover")
 
 
 def nobody() -> Hypervisor:
@@ -132,21 +135,47 @@ def test_workspace_leads_to_a_staging_directory_anywhere(tmp_path: Path) -> None
     assert not workspace.exists()
 
 
-def test_guest_that_cannot_be_resumed_yet_keeps_its_staging_directory(tmp_path: Path, record: Record) -> None:
-    """Libvirt may be about to let it go on by itself; the next look decides."""
-    staging = leave_staging(tmp_path, replace(record, op="checkpoint"))
+class OneGuest:
+    """A hypervisor with the record's guest, paused, which cannot be resumed."""
 
-    class Busy:
-        def list_domains(self) -> list[object]:
-            class Paused:
-                uuid, run_id, state, is_paused_by_user = record.domain_uuid, record.run_id, "paused", False
+    def __init__(self, record: Record, job: str) -> None:
+        self._guest = Domain(
+            name=record.domain, uuid=record.domain_uuid, run_id=record.run_id, state="paused",
+            is_persistent=True, is_paused_by_user=False, memory_bytes=1, resident_memory_bytes=1,
+            has_managed_save=False, running_job=job,
+        )  # fmt: skip
 
-            return [Paused()]
+    def list_domains(self) -> list[Domain]:
+        """Return the guest."""
+        return [self._guest]
 
-        def resume(self, uuid: str) -> None:
-            raise EngineError(uuid, "cannot acquire state change lock")
+    def resume(self, uuid: str) -> None:
+        """Refuse."""
+        raise EngineError(uuid, "cannot acquire state change lock")
 
-    [found] = recover(tmp_path / "run", [tmp_path], Busy)  # type: ignore[arg-type]
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+@pytest.mark.parametrize(("op", "job"), [("checkpoint", ""), ("save", ""), ("save", "job of type 2")])
+def test_guest_that_is_not_settled_yet_keeps_its_staging_directory(
+    tmp_path: Path, record: Record, monkeypatch: pytest.MonkeyPatch, op: str, job: str
+) -> None:
+    """Libvirt may be about to put it back, or to let it go: then the image is all there is of it."""
+    monkeypatch.setattr(recover_module, "PUT_BACK_SECONDS", 0.2)
+    staging = leave_staging(tmp_path, replace(record, op=op))
+
+    [found] = recover(tmp_path / "run", [tmp_path], lambda: OneGuest(record, job))
 
     assert found.kind == "undecided"
     assert staging.exists()
+
+
+def test_paused_guest_that_was_paused_before_is_left_so(tmp_path: Path, record: Record) -> None:
+    """Nobody asked for it to run."""
+    staging = leave_staging(tmp_path, replace(record, was_running=False))
+
+    [found] = recover(tmp_path / "run", [tmp_path], lambda: OneGuest(record, ""))
+
+    assert found.kind == "discarded"
+    assert not staging.exists()
