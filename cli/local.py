@@ -19,10 +19,10 @@ from engine.cancel import CancelToken
 from engine.errors import CancelledError
 from engine.outcome import Outcome
 from engine.steps import Step
+from tasks.config import default_managed_save_dir
 
 _SYSTEM_URI: Final = "qemu:///system"
 _SESSION_URI: Final = "qemu:///session"
-_SYSTEM_MANAGED: Final = Path("/var/lib/libvirt/qemu/save")
 
 
 def run_here(order: Order, display: Display) -> list[Finished]:
@@ -44,7 +44,7 @@ def run_here(order: Order, display: Display) -> list[Finished]:
             runtime_dir=runtime_dir(),
             host=host,
             store=order.store,
-            managed_save_dir=managed_save_dir(uri),
+            managed_save_dir=default_managed_save_dir(uri),
             observer=observer,
             cancel=cancel,
         ) as engine,
@@ -72,17 +72,6 @@ def runtime_dir() -> Path:
     if session := os.environ.get("XDG_RUNTIME_DIR"):
         return Path(session) / "fleetsave"
     return Path.home() / ".cache" / "fleetsave" / "run"
-
-
-def managed_save_dir(uri: str) -> Path | None:
-    """Return where libvirt keeps managed save images; None where that is unknown or not ours to read."""
-    plain = uri.partition("?")[0]
-    if plain == _SYSTEM_URI or (plain == _SESSION_URI and os.geteuid() == 0):
-        return _SYSTEM_MANAGED if os.access(_SYSTEM_MANAGED, os.R_OK | os.X_OK) else None
-    if plain == _SESSION_URI:
-        config = os.environ.get("XDG_CONFIG_HOME")
-        return (Path(config) if config else Path.home() / ".config") / "libvirt" / "qemu" / "save"
-    return None
 
 
 def _run_one(engine: Engine, order: Order, label: str, *, host: str, cancel: CancelToken) -> Finished:

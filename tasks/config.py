@@ -28,6 +28,7 @@ DEFAULT_FILE: Final = Path("/etc/fleetsave/fleetsave.toml")
 FILE_VARIABLE: Final = "FLEETSAVE_CONFIG"
 _PREFIX: Final = "FLEETSAVE_"
 _BROKER_SCHEMES: Final = ("redis", "rediss", "redis+socket")
+_SYSTEM_MANAGED: Final = Path("/var/lib/libvirt/qemu/save")
 
 
 class HostSettings(BaseModel):
@@ -43,7 +44,7 @@ class HostSettings(BaseModel):
     store: Path | None = None
     #: Jobs read and write only below these; the store always is one of them.
     allowed_roots: tuple[Path, ...] = ()
-    #: Where libvirt keeps managed save images, so that they can be measured; None: unknown.
+    #: Where libvirt keeps managed save images, so that they can be measured; None: where it does by default.
     managed_save_dir: Path | None = None
     #: Journal and job folders; must survive a reboot.
     state_dir: Path = Path("/var/lib/fleetsave/host")
@@ -83,10 +84,28 @@ class HostSettings(BaseModel):
                 raise ValueError(message)
         return self
 
+    def find_managed_save_dir(self) -> Path | None:
+        """Return where libvirt keeps managed save images; None where that is unknown or not ours to read."""
+        return self.managed_save_dir or default_managed_save_dir(self.uri)
+
     @property
     def roots(self) -> tuple[Path, ...]:
         """Return every directory that jobs may read and write below."""
         return tuple(dict.fromkeys((*self.allowed_roots, *([self.store] if self.store else []))))
+
+
+def default_managed_save_dir(uri: str) -> Path | None:
+    """Return where libvirt keeps managed save images; None where that is unknown or not ours to read.
+
+    Source: libvirt src/qemu/qemu_conf.c, virQEMUDriverConfigNew().
+    """
+    plain = uri.partition("?")[0]
+    if plain == "qemu:///system" or (plain == "qemu:///session" and os.geteuid() == 0):
+        return _SYSTEM_MANAGED if os.access(_SYSTEM_MANAGED, os.R_OK | os.X_OK) else None
+    if plain == "qemu:///session":
+        config = os.environ.get("XDG_CONFIG_HOME")
+        return (Path(config) if config else Path.home() / ".config") / "libvirt" / "qemu" / "save"
+    return None
 
 
 class Settings(BaseSettings):

@@ -23,6 +23,6 @@ def build_request(envelope: Envelope, settings: HostSettings) -> EngineRequest:
         runtime_dir=str(settings.runtime_dir),
         store=str(settings.store) if settings.store else None,
         allowed_roots=[str(root) for root in settings.roots],
-        managed_save_dir=str(settings.managed_save_dir) if settings.managed_save_dir else None,
+        managed_save_dir=str(managed) if (managed := settings.find_managed_save_dir()) else None,
         **request_fields(envelope.params),
     )

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.local import default_uri, managed_save_dir, runtime_dir
+from cli.local import default_uri, runtime_dir
 
 
 def test_uri_of_the_environment_wins(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,25 +38,3 @@ def test_runtime_directory_of_a_user(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.delenv("XDG_RUNTIME_DIR")
     assert runtime_dir() == Path("/home/u/.cache/fleetsave/run")
-
-
-def test_managed_save_directory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Known for this machine's libvirt, unknown for any other: a wrong one would measure wrong files."""
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    monkeypatch.setenv("HOME", "/home/u")
-    monkeypatch.setenv("XDG_CONFIG_HOME", "/home/u/cfg")
-    assert managed_save_dir("qemu:///session") == Path("/home/u/cfg/libvirt/qemu/save")
-
-    monkeypatch.delenv("XDG_CONFIG_HOME")
-    assert managed_save_dir("qemu:///session?socket=/x") == Path("/home/u/.config/libvirt/qemu/save")
-    assert managed_save_dir("qemu+ssh://far/system") is None
-    assert managed_save_dir("test:///default") is None
-
-
-def test_managed_save_directory_that_is_not_ours_to_read_is_left_alone(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """The guest would be saved and the command would then fail on measuring the image."""
-    monkeypatch.setattr(os, "access", lambda *_: False)
-
-    assert managed_save_dir("qemu:///system") is None

@@ -1,16 +1,15 @@
+import os
 from pathlib import Path
 
 import pytest
 
-from tasks.config import HostSettings, engine_environment, load_settings
+from tasks.config import HostSettings, default_managed_save_dir, engine_environment, load_settings
 from tasks.errors import ConfigError
 
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no setting of the developer's shell in."""
-    import os
-
     for name in list(os.environ):
         if name.startswith("FLEETSAVE_"):
             monkeypatch.delenv(name)
@@ -106,3 +105,25 @@ def test_host_name_defaults_to_this_machine() -> None:
     import socket
 
     assert HostSettings().name == socket.gethostname()
+
+
+def test_managed_save_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Known for this machine's libvirt, unknown for any other: a wrong one would measure wrong files."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setenv("HOME", "/home/u")
+    monkeypatch.setenv("XDG_CONFIG_HOME", "/home/u/cfg")
+    assert default_managed_save_dir("qemu:///session") == Path("/home/u/cfg/libvirt/qemu/save")
+
+    monkeypatch.delenv("XDG_CONFIG_HOME")
+    assert default_managed_save_dir("qemu:///session?socket=/x") == Path("/home/u/.config/libvirt/qemu/save")
+    assert default_managed_save_dir("qemu+ssh://far/system") is None
+    assert default_managed_save_dir("test:///default") is None
+
+
+def test_managed_save_directory_that_is_not_ours_to_read_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The guest would be saved and the command would then fail on measuring the image."""
+    monkeypatch.setattr(os, "access", lambda *_: False)
+
+    assert default_managed_save_dir("qemu:///system") is None
