@@ -3,11 +3,13 @@
 BIN := .venv/bin
 # More arguments for pytest: make test ARGS="-k sandbox -x"
 ARGS :=
+# How long make fuzz takes.
+SECONDS := 60
 
 .DEFAULT_GOAL := help
 # One after the other, whatever -j says: the tests have to come last, and they need the machine for themselves.
 .NOTPARALLEL:
-.PHONY: help setup demo test check lint types contracts lock clean
+.PHONY: help setup demo test fuzz check lint types contracts lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +22,9 @@ demo: setup ## save and restore guests on a fleet of this machine; it proves its
 
 test: setup ## run all tests that CI runs
 	@$(BIN)/python -m pytest $(ARGS)
+
+fuzz: setup ## feed broken images, manifests, records, requests to the parsers: make fuzz SECONDS=600
+	@$(BIN)/python tests/fuzz/run.py --seconds $(SECONDS)
 
 check: lint types contracts test ## run all that CI runs: lint, types, contracts, tests
 

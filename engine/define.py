@@ -42,7 +42,6 @@ DEFINE_STEPS: Final = (
 )  # fmt: skip
 #: Bytes of a block as stat(2) counts them.
 _STAT_BLOCK: Final = 512
-_ENCODINGS: Final = frozenset({"UTF-8", "US-ASCII", "ASCII"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,9 +145,6 @@ def _edit(old: OpenImage, dxml: str | None, flags: SaveFlags) -> EditedHead:
 def _check_xml(saved: str, dxml: str) -> None:
     where = "new domain XML"
     root = parse_domain_xml(dxml, where=where)
-    encoding = root.getroottree().docinfo.encoding
-    if encoding and encoding.upper() not in _ENCODINGS:
-        raise DomainXmlError(where, f"declared as {encoding}", "UTF-8", "remove the <?xml ...?> line")
     if has_hidden_secrets(root):
         raise DomainXmlError(
             where, "its passwords are hidden", "the passwords", "fleetsave image dumpxml --security-info"

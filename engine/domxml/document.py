@@ -15,6 +15,8 @@ from engine.errors import AbiError, DomainXmlError
 
 #: Bytes; the largest domain XML seen in the field is below 1 MiB.
 XML_SIZE_MAX: Final = 4 * 1024 * 1024
+#: The largest has some thousands. Each costs some 400 bytes: a MiB of nothing else would take 100 MiB.
+ELEMENTS_MAX: Final = 65536
 #: What a document may say of itself; ASCII is part of UTF-8.
 _ENCODINGS: Final = frozenset({"UTF-8", "US-ASCII", "ASCII"})
 
@@ -57,6 +59,10 @@ def parse_domain_xml(text: str, *, where: str) -> etree._Element:
     if document.encoding and document.encoding.upper() not in _ENCODINGS:
         # The text was decoded before it came here: it would be decoded twice, and names would change.
         raise DomainXmlError(where, f"encoding {document.encoding}", "UTF-8", "remove it from the first line")
+    elements = root.xpath("count(//*)")
+    assert isinstance(elements, float)
+    if elements > ELEMENTS_MAX:
+        raise DomainXmlError(where, f"{elements:.0f} elements of XML", f"at most {ELEMENTS_MAX}")
     if root.tag != "domain":
         raise DomainXmlError(where, f"root element <{root.tag!s}>", "<domain>", "virsh dumpxml shows one")
     return root

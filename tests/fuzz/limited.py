@@ -1,0 +1,59 @@
+"""Run targets on inputs with no more memory to be had than they may take: `limited.py TARGET FILE...`.
+
+The target "file" looks at each file as `fleetsave image info` does. Unlike tracemalloc this also
+counts what C libraries allocate: first by a limit on the address space, then by the most
+memory that was resident (a library may answer the limit with an error like any other).
+Exit status 0: every input was taken or refused within the limit.
+"""
+
+from __future__ import annotations
+
+import re
+import resource
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from engine.errors import EngineError
+from engine.examine import image_info
+from engine.units import KiB
+from tests.fuzz.targets import ALLOCATION_MAX, TARGETS
+
+
+def main() -> None:
+    """Take the inputs one after the other."""
+    name, *files = sys.argv[1:]
+    # Whatever is loaded late is loaded now.
+    for target in TARGETS.values():
+        target.run(target.seeds[0])
+    inputs = [(file, Path(file).read_bytes()) for file in files]
+    used = _status("VmSize")
+    resource.setrlimit(resource.RLIMIT_AS, (used + ALLOCATION_MAX, resource.RLIM_INFINITY))
+    for file, data in inputs:
+        _take(name, file, data)
+    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    for file, data in inputs:
+        Path("/proc/self/clear_refs").write_text("5")
+        before = _status("VmHWM")
+        _take(name, file, data)
+        taken = _status("VmHWM") - before
+        assert taken <= ALLOCATION_MAX, f"{file}: {taken} bytes"
+
+
+def _take(name: str, file: str, data: bytes) -> None:
+    if name == "file":
+        with suppress(EngineError):
+            image_info(file)
+    else:
+        TARGETS[name].run(data)
+
+
+def _status(field: str) -> int:
+    """Return a field of this process's status, bytes."""
+    found = re.search(rf"^{field}:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    assert found is not None, field
+    return int(found.group(1)) * KiB
+
+
+if __name__ == "__main__":
+    main()
