@@ -21,6 +21,7 @@ from tasks.envelope import parse_envelope
 from tasks.errors import RefusedJobError, UsageError
 from tasks.inventory import Inventory, ListDomains
 from tasks.journal import Journal
+from tasks.leftovers import Leftovers
 from tasks.metrics import WorkerMetrics
 from tasks.recovery import recover_jobs
 from tasks.sender import EventSender
@@ -64,8 +65,13 @@ class HostWorker:
         self._journal = self._closing.enter_context(
             Journal(host.state_dir / "journal.sqlite", host=host.name)
         )
+        self._leftovers = Leftovers(host, self.metrics)
         self._supervisor = Supervisor(
-            journal=self._journal, settings=host, metrics=self.metrics, command=engine_command
+            journal=self._journal,
+            settings=host,
+            metrics=self.metrics,
+            leftovers=self._leftovers,
+            command=engine_command,
         )
         redis = open_redis(settings.broker_url, client_name=f"fleetsave-events-{host.name}")
         self._sender = EventSender(self._journal, redis, host=host.name)
@@ -91,8 +97,9 @@ class HostWorker:
             self._journal.prune(before=datetime.now(UTC) - _MEMORY)
             self._sender.start()
             self._closing.callback(self._sender.stop, _FLUSH_SECONDS)
-            for thread in recover_jobs(self._journal, self._supervisor, self.metrics):
+            for thread in recover_jobs(self._journal, self._supervisor, self.metrics, self._leftovers):
                 self._closing.callback(thread.join)
+            self._closing.callback(self.stop_settling)
             self._inventory.start()
             self._closing.callback(self._inventory.stop)
         except BaseException:
@@ -103,6 +110,10 @@ class HostWorker:
     def __exit__(self, *_: object) -> None:
         """Wait for the jobs that were taken up, say what is left to say, and let go of everything."""
         self._closing.close()
+
+    def stop_settling(self) -> None:
+        """Leave jobs whose engine died, and that cannot be decided yet, to the next worker."""
+        self._supervisor.stop_settling()
 
     def answer_doorbell(self, envelope: object, signature: object) -> None:
         """Run the job that a doorbell speaks of, once, to its end; count and drop every other doorbell."""

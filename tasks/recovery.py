@@ -2,48 +2,74 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import threading
+from collections.abc import Callable
 from typing import Final
 
 import structlog
 
 from tasks.journal import Journal
 from tasks.journal_entry import JournalEntry
+from tasks.leftovers import Leftovers
 from tasks.metrics import WorkerMetrics
 from tasks.process import EngineProcess
 from tasks.states import JobState
-from tasks.supervisor import Supervisor
+from tasks.supervisor import Supervisor, target_of
 
 _log: Final = structlog.get_logger(__name__)
 
 
-def recover_jobs(journal: Journal, supervisor: Supervisor, metrics: WorkerMetrics) -> list[threading.Thread]:
-    """Close what is over and follow what still runs; return the threads that follow, one for each engine.
+def recover_jobs(
+    journal: Journal, supervisor: Supervisor, metrics: WorkerMetrics, leftovers: Leftovers
+) -> list[threading.Thread]:
+    """Put right what dead engines left, close what is over, follow what still runs.
 
-    When this returns, each unfinished job of the journal has either an engine with a thread that follows
-    it, or an end that is journaled. Folders that belong to no unfinished job are gone.
+    When this returns, each unfinished job of the journal has either a thread that follows its engine (or
+    tries again to find out what became of it), or an end that is journaled. Folders that belong to no
+    unfinished job are gone. Guests come first: nothing else has spoken with libvirt before them.
+
+    Returns: the threads; `Supervisor.stop_settling` ends those that only try.
     """
+    unfinished = journal.list_unfinished()
+    targets = (target_of(json.loads(entry.envelope)["params"]) for entry in unfinished)
+    leftovers.sweep(target for target in targets if target is not None)
     threads: list[threading.Thread] = []
     kept: set[str] = set()
-    for entry in journal.list_unfinished():
-        process = _find_engine(entry)
-        if process is None:
-            ending = supervisor.close_dead(entry)
-            kind = "lost" if ending.state is JobState.LOST else "closed"
-        else:
-            kind = "adopted"
+    for entry in unfinished:
+        thread = _take_up(entry, supervisor, metrics)
+        if thread is not None:
             kept.add(entry.job_id)
-            # Not a daemon: a warm shutdown waits for the jobs it has taken up as for its own.
-            thread = threading.Thread(
-                target=supervisor.adopt, args=(entry, process), name=f"job-{entry.job_id}"
-            )
-            thread.start()
             threads.append(thread)
-        metrics.recoveries.labels(kind=kind).inc()
-        _log.info("job recovered", job_id=entry.job_id, kind=kind)
     _remove_folders(supervisor, kept)
+    for thread in threads:
+        thread.start()
     return threads
+
+
+def _take_up(entry: JournalEntry, supervisor: Supervisor, metrics: WorkerMetrics) -> threading.Thread | None:
+    """Close the job, or return the thread that will."""
+    process = _find_engine(entry)
+    if process is not None:
+        engine = process
+        return _count(entry, "adopted", metrics, lambda: supervisor.adopt(entry, engine))
+    ending = supervisor.close_dead(entry, patience_seconds=0.0)
+    if ending is None:
+        return _count(entry, None, metrics, lambda: supervisor.close_dead(entry))
+    _count(entry, "lost" if ending.state is JobState.LOST else "closed", metrics)
+    return None
+
+
+def _count(
+    entry: JournalEntry, kind: str | None, metrics: WorkerMetrics, follow: Callable[[], object] | None = None
+) -> threading.Thread | None:
+    """Count and log what becomes of the job; return a thread that does what is left to do."""
+    if kind is not None:
+        metrics.recoveries.labels(kind=kind).inc()
+    _log.info("job recovered", job_id=entry.job_id, kind=kind or "undecided")
+    # Not a daemon: a warm shutdown waits for the jobs it has taken up as for its own.
+    return threading.Thread(target=follow, name=f"job-{entry.job_id}") if follow else None
 
 
 def _find_engine(entry: JournalEntry) -> EngineProcess | None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,13 +17,15 @@ import structlog
 
 from engine.errors import EngineError
 from tasks.config import HostSettings, engine_environment
+from tasks.ending import Ending, died, failed_to_start, lost, put_back, refused, succeeded, with_last_words
 from tasks.envelope import Envelope
 from tasks.event_file import EventFile
 from tasks.host_event import EventKind
 from tasks.journal import Journal
 from tasks.journal_entry import JournalEntry
+from tasks.leftovers import Leftovers, Remains
 from tasks.metrics import WorkerMetrics
-from tasks.process import EngineProcess, read_last_line
+from tasks.process import EngineProcess
 from tasks.request import build_request
 from tasks.states import JobState
 
@@ -32,18 +36,12 @@ _POLL_SECONDS: Final = 0.1
 _PROGRESS_SECONDS: Final = 1.0
 #: Seconds an engine may take to end after its last line.
 _EXIT_SECONDS: Final = 10.0
+#: Seconds that are spent on a dead engine's job that cannot be decided: libvirt may be starting again.
+_SETTLE_SECONDS: Final = 600.0
+#: Seconds between two tries.
+_SETTLE_PAUSE_SECONDS: Final = 1.0
 
 _log: Final = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ending:
-    """How a job ended."""
-
-    state: JobState
-    reason: str | None = None
-    result: dict[str, Any] | None = None
-    error: dict[str, Any] | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -56,6 +54,8 @@ class _Watch:
     state: JobState
     events: EventFile
     started_at: datetime
+    #: The file that the job is to make; None = a restore point, or no image.
+    target: Path | None = None
     ending: Ending | None = None
     #: Bytes and total that were not reported yet.
     progress: dict[str, Any] | None = None
@@ -69,6 +69,7 @@ class Supervisor:
         journal: of this host.
         settings: of this host.
         metrics: told of every job.
+        leftovers: puts right what dead engines leave.
         command: what to run as the engine.
         now: clock, aware.
     """
@@ -79,12 +80,15 @@ class Supervisor:
         journal: Journal,
         settings: HostSettings,
         metrics: WorkerMetrics,
+        leftovers: Leftovers | None = None,
         command: Sequence[str] = ENGINE_COMMAND,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._journal = journal
         self._settings = settings
         self._metrics = metrics
+        self._leftovers = leftovers or Leftovers(settings, metrics)
+        self._stopping = threading.Event()
         self._command = command
         self._now = now
 
@@ -93,39 +97,52 @@ class Supervisor:
         """Return the directory that holds one folder for each unfinished job."""
         return self._settings.state_dir / "jobs"
 
-    def run(self, envelope: Envelope) -> Ending:
-        """Run the engine for a job that was claimed, to its end."""
+    def stop_settling(self) -> None:
+        """Leave jobs that cannot be decided yet to the next worker: they stay unfinished."""
+        self._stopping.set()
+
+    def run(self, envelope: Envelope) -> Ending | None:
+        """Run the engine for a job that was claimed, to its end.
+
+        Returns: None where the engine died and nobody can tell yet what became of the job.
+        """
         watch = self._watch(envelope.job_id, envelope.op, JobState.QUEUED)
+        watch.target = target_of(envelope.params)
         self._metrics.queue_wait(envelope.op, (watch.started_at - envelope.issued_at).total_seconds())
         with self._metrics.running(envelope.op):
             try:
                 process = self._start(watch, envelope)
             except (OSError, EngineError) as error:
-                return self._close(watch, _failed_to_start(error))
+                return self._close(watch, failed_to_start(error))
             return self._follow(watch, process)
 
-    def adopt(self, entry: JournalEntry, process: EngineProcess) -> Ending:
-        """Follow an engine that an earlier worker started, to its end."""
+    def adopt(self, entry: JournalEntry, process: EngineProcess) -> Ending | None:
+        """Follow an engine that an earlier worker started, to its end; None as for `run`."""
         watch = self._watch_entry(entry)
         with self._metrics.running(entry.op):
             return self._follow(watch, process)
 
-    def close_dead(self, entry: JournalEntry) -> Ending:
-        """Close a job whose engine is gone: with its last line if there is one, else as lost.
+    def close_dead(self, entry: JournalEntry, *, patience_seconds: float = _SETTLE_SECONDS) -> Ending | None:
+        """Close a job whose engine is gone: with its last line, by what it left, else as lost.
 
-        What the engine left at the guest and in staging is for the engine's own recovery to put right.
+        Args:
+            entry: the job.
+            patience_seconds: to spend on finding out.
+
+        Returns: None where nobody can tell yet; the job stays unfinished.
         """
-        watch = self._watch_entry(entry)
+        # A try before this one may have taken over more.
+        watch = self._watch_entry(self._journal.find(entry.job_id) or entry)
         self._take_over(watch)
         if entry.engine_pid is None:
-            ending = _lost(
-                "the worker stopped before the engine was told anything; the guest was not touched"
-            )
-        else:
-            ending = watch.ending or _lost(
-                _with_last_words("neither the engine nor its worker lived to say what happened", watch.folder)
-            )
-        return self._close(watch, ending)
+            reason = "the worker stopped before the engine was told anything; the guest was not touched"
+            return self._close(watch, lost(reason))
+        if watch.ending is not None:
+            return self._close(watch, watch.ending)
+        sentence = "neither the engine nor its worker lived to say what happened"
+        unknown = lost(with_last_words(sentence, watch.folder))
+        ending = self._settle(watch, sentence, unknown, patience_seconds)
+        return None if ending is None else self._close(watch, ending)
 
     def _watch(self, job_id: str, op: str, state: JobState) -> _Watch:
         """Return the record of a job that starts now."""
@@ -144,6 +161,7 @@ class Supervisor:
         watch = self._watch(entry.job_id, entry.op, entry.state)
         watch.events = EventFile(watch.folder / "events.jsonl", entry.read_offset)
         watch.started_at = entry.started_at or entry.claimed_at
+        watch.target = target_of(json.loads(entry.envelope)["params"])
         return watch
 
     def _start(self, watch: _Watch, envelope: Envelope) -> EngineProcess:
@@ -159,8 +177,8 @@ class Supervisor:
             self._command, request, folder=watch.folder, environment=engine_environment(), on_started=note
         )
 
-    def _follow(self, watch: _Watch, process: EngineProcess) -> Ending:
-        """Take over what the engine says until it has ended."""
+    def _follow(self, watch: _Watch, process: EngineProcess) -> Ending | None:
+        """Take over what the engine says until it has ended; put right what one leaves that has died."""
         deadline: float | None = None
         try:
             while not process.wait_exit(_POLL_SECONDS):
@@ -173,10 +191,42 @@ class Supervisor:
                     _log.warning("engine does not end", job_id=watch.job_id, pid=process.pid)
                     process.kill()
             self._take_over(watch)
-            ending = watch.ending or _died(process.describe_exit(), watch)
+            ending = watch.ending
+            sentence = "" if ending else process.describe_exit()
         finally:
             process.close()
-        return self._close(watch, ending)
+        if ending is None:
+            unknown = died(sentence, watch.folder, is_committing=watch.state is JobState.COMMITTING)
+            ending = self._settle(watch, sentence, unknown, _SETTLE_SECONDS)
+        return None if ending is None else self._close(watch, ending)
+
+    def _settle(
+        self, watch: _Watch, sentence: str, unknown: Ending, patience_seconds: float
+    ) -> Ending | None:
+        """Put right what a dead engine left; return how its job ended by that.
+
+        Args:
+            watch: the job.
+            sentence: how the engine died.
+            unknown: the end of the job where nothing tells more.
+            patience_seconds: to spend on what cannot be decided at once.
+        """
+        self._journal.record_event(watch.job_id, EventKind.STEP, {"step": "recover"})
+        deadline = time.monotonic() + patience_seconds
+        while True:
+            remains = self._leftovers.settle(watch.job_id, watch.op, watch.target)
+            if remains.outcome is not None:
+                return succeeded(remains.outcome.to_dict())
+            if not remains.undecided:
+                break
+            if self._stopping.wait(min(_SETTLE_PAUSE_SECONDS, max(0.0, deadline - time.monotonic()))):
+                return None
+            if time.monotonic() >= deadline:
+                return None if patience_seconds < _SETTLE_SECONDS else _undecided(sentence, remains)
+        if remains.was_put_back:
+            details = "; ".join(one.detail for one in remains.recoveries)
+            return put_back(sentence, watch.folder, details)
+        return unknown
 
     def _take_over(self, watch: _Watch) -> None:
         """Journal what the engine has written since the last look."""
@@ -205,11 +255,9 @@ class Supervisor:
             case {"event": "progress", "bytes": int(done)}:
                 watch.progress = {"bytes": done, "total": event.get("total")}
             case {"event": "result", "result": dict(result)}:
-                watch.ending = Ending(state=JobState.SUCCEEDED, result=result)
+                watch.ending = succeeded(result)
             case {"event": "error", "error": dict(error)}:
-                is_cancelled = error.get("class") == "CancelledError"
-                state = JobState.CANCELLED if is_cancelled else JobState.FAILED
-                watch.ending = Ending(state=state, reason=str(error.get("message", "")), error=error)
+                watch.ending = refused(error)
             case _:
                 _log.debug("engine event passed over", job_id=watch.job_id, engine_event=event.get("event"))
 
@@ -236,27 +284,15 @@ class Supervisor:
         return ending
 
 
-def _with_last_words(sentence: str, folder: Path) -> str:
-    """Add the last line of the engine's log, where it left one."""
-    last = read_last_line(folder / "stderr.log")
-    return f"{sentence}: {last}" if last else sentence
+def target_of(params: Mapping[str, Any]) -> Path | None:
+    """Return the file that a job with these parameters is to make; None = a restore point, or no image."""
+    return Path(params["to"]) if params.get("to") else None
 
 
-def _died(sentence: str, watch: _Watch) -> Ending:
-    """Return the end of a job whose engine left no last line."""
-    hint = "the guest and the target have to be looked at"
-    if watch.state is JobState.COMMITTING:
-        hint = "the point of no return had begun: see whether the image is there before starting the domain"
-    error = EngineError("engine", _with_last_words(sentence, watch.folder), hint=hint)
-    return Ending(state=JobState.FAILED, reason=str(error), error=error.to_dict())
-
-
-def _lost(reason: str) -> Ending:
-    """Return the end of a job that nobody can say anything about."""
-    return Ending(state=JobState.LOST, reason=reason, error=EngineError("engine", reason).to_dict())
-
-
-def _failed_to_start(error: OSError | EngineError) -> Ending:
-    """Return the end of a job whose engine could not be started."""
-    known = error if isinstance(error, EngineError) else EngineError("engine", f"cannot be started: {error}")
-    return Ending(state=JobState.FAILED, reason=str(known), error=known.to_dict())
+def _undecided(sentence: str, remains: Remains) -> Ending:
+    """Return the end of a job that could not be decided in all the time there was."""
+    kept = ", ".join(one.path for one in remains.recoveries if one.path)
+    return lost(
+        f"{sentence}; what became of the guest cannot be found out: {remains.undecided}",
+        f"what the engine left is kept in {kept or 'its staging directory'}; fleetsave doctor looks again",
+    )

@@ -76,6 +76,7 @@ def _run_celery(settings: Settings, host: HostWorker) -> int:
 
     def note_shutdown(how: str, **_: object) -> None:
         shutdowns.append(how)
+        host.stop_settling()
 
     # Celery would otherwise set up logging of its own. It keeps these receivers by weak reference.
     signals.setup_logging.connect(_keep_logging)

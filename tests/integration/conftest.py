@@ -61,6 +61,8 @@ class WorkerProcess:
             "PYTHONPATH": str(_ROOT),
             "FLEETSAVE_BROKER_URL": self._broker_url,
             "FLEETSAVE_HOST__NAME": self.host,
+            # Whatever has to be looked at on a hypervisor is looked at on libvirt's own stand-in.
+            "FLEETSAVE_HOST__URI": "test:///default",
             "FLEETSAVE_HOST__STATE_DIR": str(self.folder / "state"),
             "FLEETSAVE_HOST__RUNTIME_DIR": str(self.runtime_dir),
             "FLEETSAVE_HOST__STORE": str(self.folder / "store"),

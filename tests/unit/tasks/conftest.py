@@ -13,6 +13,7 @@ import pytest
 from tasks.config import HostSettings
 from tasks.envelope import Envelope, new_nonce
 from tasks.journal import Journal
+from tasks.leftovers import Leftovers
 from tasks.metrics import WorkerMetrics
 from tasks.supervisor import Supervisor
 
@@ -69,10 +70,22 @@ def metrics() -> WorkerMetrics:
 
 
 @pytest.fixture
-def supervisor(journal: Journal, settings: HostSettings, metrics: WorkerMetrics) -> Supervisor:
+def leftovers(settings: HostSettings, metrics: WorkerMetrics) -> Leftovers:
+    """Give the engine's own recovery; libvirt's test driver stands for the hypervisor."""
+    return Leftovers(settings, metrics)
+
+
+@pytest.fixture
+def supervisor(
+    journal: Journal, settings: HostSettings, metrics: WorkerMetrics, leftovers: Leftovers
+) -> Supervisor:
     """Give a supervisor whose engine stands in."""
     return Supervisor(
-        journal=journal, settings=settings, metrics=metrics, command=(sys.executable, str(ENGINE))
+        journal=journal,
+        settings=settings,
+        metrics=metrics,
+        leftovers=leftovers,
+        command=(sys.executable, str(ENGINE)),
     )
 
 

@@ -13,6 +13,7 @@ from tasks.journal import Journal
 from tasks.metrics import WorkerMetrics
 from tasks.states import JobState
 from tasks.supervisor import Ending, Supervisor
+from tests.data.dead_engine import leave_image
 
 MakeEnvelope = Callable[..., Envelope]
 
@@ -96,8 +97,8 @@ CANCELLED = '{"event": "error", "error": {"class": "CancelledError", "message": 
     [
         (RESULT, ["running", "committing", "succeeded"]),
         (CANCELLED, ["running", "cancelled"]),
-        ('{"event": "result", "result": 3}', ["running", "failed"]),
-        ("42", ["running", "failed"]),
+        ('{"event": "result", "result": 3}', ["running", "recover", "failed"]),
+        ("42", ["running", "recover", "failed"]),
     ],
 )
 def test_last_line_decides(  # noqa: PLR0917
@@ -138,7 +139,7 @@ def test_killed_after_the_point_of_no_return_says_so(
     ending = run(supervisor, journal, make_envelope())
     assert ending.state is JobState.FAILED
     assert "point of no return" in str(ending.reason)
-    assert said(journal) == ["running", "committing", "failed"]
+    assert said(journal) == ["running", "committing", "recover", "failed"]
 
 
 @pytest.mark.parametrize("command", [("/no/such/program",), ("/etc/passwd",)])
@@ -174,6 +175,7 @@ def test_progress_is_told_once_a_second_at_most(
 
     journal.record_event = record  # type: ignore[method-assign]
     run(supervisor, journal, make_envelope())
+    told = [body for body in told if "bytes" in body]
     assert 1 <= len(told) <= 3
     assert told[-1] == {"bytes": 999, "total": None}
 
@@ -183,3 +185,27 @@ def test_module_of_the_real_engine_is_the_default_command() -> None:
     command = supervisor_module.ENGINE_COMMAND
     assert command == (sys.executable, "-m", "engine")
     assert Path(sys.executable).is_absolute()
+
+
+def test_image_of_an_engine_that_died_is_reported_at_once(
+    journal: Journal, settings: HostSettings, metrics: WorkerMetrics, make_envelope: MakeEnvelope
+) -> None:
+    """The guest had been let go, so the image is published and the job has succeeded."""
+    assert settings.store is not None
+    settings.store.mkdir()
+    envelope = make_envelope()
+    staging = leave_image(settings.store, envelope.job_id)
+    command = python("""print('{"event": "step", "step": "commit"}', flush=True); os.kill(os.getpid(), 9)""")
+    supervisor = Supervisor(journal=journal, settings=settings, metrics=metrics, command=command)
+
+    ending = run(supervisor, journal, envelope)
+
+    assert ending.state is JobState.SUCCEEDED
+    assert ending.result is not None
+    assert (ending.result["job_id"], ending.result["bytes"]) == (envelope.job_id, 3)
+    assert Path(ending.result["path"], "memory.save").read_bytes() == b"abc"
+    assert not staging.exists()
+    value = metrics.registry.get_sample_value
+    assert value("fleetsave_recoveries_total", {"kind": "published"}) == 1
+    assert value("fleetsave_jobs_total", {"op": "save", "outcome": "succeeded"}) == 1
+    assert value("fleetsave_bytes_written_total", {"op": "save", "mode": "direct"}) == 3
