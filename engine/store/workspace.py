@@ -36,12 +36,16 @@ def open_workspace(runtime_dir: Path, job_id: str, staging: Path | None = None) 
         runtime_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         directory.parent.mkdir(mode=0o700, exist_ok=True)
         directory.mkdir(mode=0o700)
-        lock = lock_directory(directory)
-        if staging is not None:
-            (directory / STAGING_LINK).symlink_to(staging)
     except OSError as error:
         raise storage_error(str(directory), error, "making the job's runtime directory") from error
+    lock = None
     try:
+        try:
+            lock = lock_directory(directory)
+            if staging is not None:
+                (directory / STAGING_LINK).symlink_to(staging)
+        except OSError as error:
+            raise storage_error(str(directory), error, "writing into the job's runtime directory") from error
         yield directory
     finally:
         remove_workspace(directory)
@@ -56,6 +60,8 @@ def remove_workspace(directory: Path) -> None:
     libvirt would make a plain file of it and save the guest into that.
     """
     gone = directory.with_name(f".gone-{directory.name}")
+    # Whoever was killed in here before left it.
+    shutil.rmtree(gone, ignore_errors=True)
     with suppress(FileNotFoundError):
         directory.rename(gone)
     shutil.rmtree(gone, ignore_errors=True)
@@ -67,10 +73,14 @@ def lock_domain(runtime_dir: Path, domain_uuid: str, domain: str) -> Iterator[No
 
     Raises:
         DomainBusyError: another engine holds it.
+        StorageError: the lock's file cannot be made.
     """
-    directory = runtime_dir / "locks"
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fd = os.open(directory / f"{domain_uuid}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    path = runtime_dir / "locks" / f"{domain_uuid}.lock"
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise storage_error(str(path), error, "making the domain's lock") from error
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
