@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,10 @@ def test_guest_goes_on_and_its_copy_goes_on_from_the_checkpoint(
     run_engine(host, op="restore", path=str(image))
 
     running_guest.wait_counting()
-    first_after = running_guest.counters()[running_guest.counters().index(later) + 1 :][0]
-    assert first_after <= at_checkpoint + 3 < later
+    counters = running_guest.counters()
+    first_after = next(after for before, after in pairwise(counters) if after < before)
+    # What was printed while the checkpoint was on its way may have been counted before its last instant.
+    assert first_after <= at_checkpoint + 1 < later
     assert taken["bypass_cache"]["resident_bytes"] == 0
     assert taken["state"] == "running"
     assert 0 < taken["guest_paused_seconds"] < taken["duration_seconds"]
