@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 import traceback
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -65,11 +66,14 @@ class EventWriter:
         line = json.dumps(
             {"event": event, "at": datetime.now(UTC).isoformat(timespec="milliseconds"), **fields}
         )
+        data = f"{line}\n".encode()
         try:
-            os.write(self._fd, f"{line}\n".encode())
+            while data:
+                data = data[os.write(self._fd, data) :]
         except OSError as error:
             # Nobody listens or the disk is full: the operation matters more than its story.
-            sys.stderr.write(f"event lost ({error.strerror}): {line}\n")
+            with suppress(OSError):
+                sys.stderr.write(f"event lost ({error.strerror}): {line}\n")
 
 
 def run(request: EngineRequest, events: EventWriter, cancel: CancelToken) -> Outcome:

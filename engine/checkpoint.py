@@ -16,7 +16,7 @@ from engine.errors import TryAgainError
 from engine.hypervisor.port import Domain
 from engine.operation import Operation
 from engine.outcome import Outcome
-from engine.preflight import check_flags, preflight_save
+from engine.preflight import check_flags, check_streams, preflight_save
 from engine.steps import Step
 from engine.streamsave import ImageKind, SaveOptions, StreamSave
 
@@ -45,6 +45,7 @@ def checkpoint(
     options = options or SaveOptions()
     check_flags(options.flags)
     plan = preflight_save(operation, name, to, None, options.policy, live=True)
+    check_streams(operation.hypervisor)
     operation.reach(Step.PREFLIGHT)
     disks = _disk_targets(operation.hypervisor.domain_xml(plan.domain.uuid))
     if max_pause_seconds is not None:

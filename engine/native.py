@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+from engine.cancel import CancelToken
 from engine.describe import Transfer, describe_image, describe_outcome
 from engine.directio.buffers import BufferRing
 from engine.directio.reader import read_stream
@@ -112,6 +113,8 @@ class NativeSave:
             operation.put_back(self._plan.domain)
             self._is_only_copy = False
             raise
+        # The guest is gone: whoever asks to stop now comes too late.
+        self._operation = operation = replace(operation, cancel=CancelToken())
         operation.reach(Step.COMMITTED)
         # Direct where libvirt's own I/O was: what it wrote past the cache is read back so.
         policy = BypassPolicy.OFF if self._failures else self._policy

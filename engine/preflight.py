@@ -28,6 +28,8 @@ from engine.units import MiB, format_size
 
 #: Bytes beside the guest's memory: head, device state, manifest, and room for rounding.
 IMAGE_MARGIN: Final = 64 * MiB
+#: Those that open a save image twice, and let the guest go only after the second time.
+_STREAMING_DRIVERS: Final = frozenset({"qemu", "sim"})
 #: Seconds that the end of a live transfer takes where nobody asked for less (QEMU's downtime-limit).
 _LIVE_PAUSE_SECONDS: Final = 0.3
 
@@ -89,6 +91,18 @@ def check_flags(flags: SaveFlags) -> None:
     if SaveFlags.RUNNING in flags and SaveFlags.PAUSED in flags:
         raise InvalidArgumentError(
             "flags", "--running and --paused are mutually exclusive", "at most one of them"
+        )
+
+
+def check_streams(hypervisor: Hypervisor) -> None:
+    """Refuse a stream where nobody knows that it is safe: a driver without the two visits loses the guest.
+
+    Raises:
+        NotSupportedError: the driver is not QEMU's.
+    """
+    if hypervisor.driver not in _STREAMING_DRIVERS:
+        raise NotSupportedError(
+            "data path", f"stream on the {hypervisor.driver} driver", "qemu", "take the native data path"
         )
 
 

@@ -20,7 +20,7 @@ from engine.imagesender import ImageSender, head_for_hypervisor
 from engine.native import run_with_policy
 from engine.operation import Operation
 from engine.outcome import Outcome
-from engine.preflight import check_flags, check_restorable
+from engine.preflight import check_flags, check_restorable, check_streams
 from engine.steps import Step
 from engine.store.images import OpenImage, open_image
 from engine.store.places import check_allowed, find_image
@@ -59,6 +59,7 @@ def restore(
             # QEMU reads a sparse image by itself: it jumps about in the file.
             if data_path == "native" or image.head.header.format is ImageFormat.SPARSE:
                 return work.run_native(path)
+            check_streams(operation.hypervisor)
             return work.run(workspace, path)
     finally:
         image.file.close()

@@ -7,7 +7,7 @@ from pathlib import Path
 from engine.native import NativeSave
 from engine.operation import Operation
 from engine.outcome import Outcome
-from engine.preflight import check_flags, preflight_save
+from engine.preflight import check_flags, check_streams, preflight_save
 from engine.steps import Step
 from engine.streamsave import ImageKind, SaveOptions, StreamSave
 
@@ -31,6 +31,8 @@ def save(
     options = options or SaveOptions()
     check_flags(options.flags)
     plan = preflight_save(operation, domain, to, dxml, options.policy)
+    if options.data_path != "native":
+        check_streams(operation.hypervisor)
     operation.reach(Step.PREFLIGHT)
     if options.data_path == "native":
         return NativeSave(

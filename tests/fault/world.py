@@ -52,7 +52,7 @@ class MemoryHypervisor:
     """
 
     is_simulated = True
-    driver = "memory"
+    driver = "qemu"
 
     def __init__(self, *, memory: bytes, state: str = "running") -> None:
         self.memory = memory

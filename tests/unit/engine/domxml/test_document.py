@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 import time
@@ -75,7 +74,6 @@ def test_hostile_text_takes_little_memory() -> None:
     program = (
         "from tests.unit.engine.domxml.test_document import *\n"
         "import resource\n"
-        "import gc\n"
         "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (used + 400 * MiB, used + 400 * MiB))\n"
         "for name in sorted(HOSTILE):\n"
@@ -84,7 +82,7 @@ def test_hostile_text_takes_little_memory() -> None:
         "    except DomainXmlError:\n"
         "        continue\n"
         "    raise SystemExit(name)\n"
-        "print('refused', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+        "print('refused')\n"
     )
 
     done = subprocess.run(
@@ -92,8 +90,7 @@ def test_hostile_text_takes_little_memory() -> None:
     )
 
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("refused")
-    assert resource.getpagesize() > 0
+    assert done.stdout == "refused\n"
 
 
 @given(st.text(max_size=200))
