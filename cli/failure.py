@@ -21,7 +21,11 @@ def format_failure(error: dict[str, Any]) -> str:
     text = f"fleetsave: {error.get('message') or error.get('class') or 'failed'}"
     if hint := error.get("hint"):
         text += f"; {hint}"
-    # Names come from anywhere: no line breaks, no terminal control.
+    return printable(text)
+
+
+def printable(text: str) -> str:
+    """Return the text on one line; names in it come from anywhere: no line breaks, no terminal control."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in " ".join(text.split()))
 
 

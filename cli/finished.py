@@ -20,7 +20,10 @@ _CANCELLED: Final = CancelledError.exit_code
 _DONE_WORDS: Final = {
     "save": "saved",
     "restore": "restored",
+    "checkpoint": "checkpointed",
     "managed-save": "saved (managed by libvirt)",
+    "managed-save-remove": "managed save image removed",
+    "dump": "dumped",
     "start": "started",
 }
 

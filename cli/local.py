@@ -5,59 +5,81 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, Final
+from typing import Final
 
-from cli.display import Display
+import click
+
+from cli.display import Display, SilentDisplay
 from cli.finished import Finished
+from cli.guard import Guard, guarded, put_right
 from cli.order import Order
-from engine import Engine, EngineError, SaveFlags, StartFlags
+from engine import Engine, EngineError
 from engine.cancel import CancelToken
+from engine.dispatch import perform
 from engine.errors import CancelledError
-from engine.outcome import Outcome
+from engine.request import EngineRequest
 from engine.steps import Step
 from tasks.config import default_managed_save_dir
+from tasks.params import request_fields
 
 _SYSTEM_URI: Final = "qemu:///system"
 _SESSION_URI: Final = "qemu:///session"
+_STOPPING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def run_here(order: Order, display: Display) -> list[Finished]:
-    """Run the operation on one domain after the other; one that fails does not stop the rest.
+@contextmanager
+def run_here(order: Order, display: Display) -> Iterator[list[Finished]]:
+    """Run the operation on one domain after the other, then the block; one that fails does not stop the rest.
 
-    SIGINT and SIGTERM stop the one that runs, whose guest is put back, and all that follow.
+    SIGINT, SIGTERM and SIGHUP stop the one that runs, whose guest is put back, and all that follow. Guests
+    that were started with --autodestroy live until such a signal comes: the block ends with that.
 
     Raises:
         EngineError: the hypervisor cannot be reached; or, for an order of one domain, what became of it.
     """
-    uri = order.uri or default_uri()
-    host, cancel = socket.gethostname(), CancelToken()
-    observer = _Shown(display)
-    finished: list[Finished] = []
+    uri, where, places = order.uri or default_uri(), runtime_dir(), directories_of(order)
+    observer, cancel = _Shown(display), CancelToken()
+    put_right(uri, where, places)
     with (
         _signals_cancel(cancel),
-        Engine(
-            uri,
-            runtime_dir=runtime_dir(),
-            host=host,
-            store=order.store,
-            managed_save_dir=default_managed_save_dir(uri),
-            observer=observer,
-            cancel=cancel,
-        ) as engine,
+        guarded(uri, where, places) as guard,
+        open_engine(order, observer=observer, cancel=cancel) as engine,
     ):
-        for label in order.labels:
-            observer.turn_to(label)
-            display.begin(label, op=order.op, label=label, host=host, job_id=None)
-            one = _run_one(engine, order, label, host=host, cancel=cancel)
-            display.end(label, one)
-            finished.append(one)
-    if cancel.is_cancelled and not order.is_single and any(one.error for one in finished):
-        raise CancelledError("", _describe_interruption(finished), hint="each guest is saved or as it was")
-    return finished
+        run = _Run(order, engine, observer, cancel, guard)
+        with display:
+            finished = [run.run_one(label) for label in order.labels]
+        if cancel.is_cancelled and not order.is_single and any(one.error for one in finished):
+            raise CancelledError(
+                "", _describe_interruption(finished), hint="each guest is saved or as it was"
+            )
+        yield finished
+        if order.params.get("autodestroy") and any(one.error is None for one in finished):
+            if not order.is_quiet:
+                click.echo("fleetsave: the guests live until this command ends: press Ctrl-C", err=True)
+            cancel.wait()
+
+
+def open_engine(order: Order, *, observer: _Shown | None = None, cancel: CancelToken | None = None) -> Engine:
+    """Return an engine of this process for the order.
+
+    Raises:
+        EngineError: the hypervisor cannot be reached.
+    """
+    uri = order.uri or default_uri()
+    return Engine(
+        uri,
+        runtime_dir=runtime_dir(),
+        host=socket.gethostname(),
+        store=order.store,
+        managed_save_dir=default_managed_save_dir(uri),
+        observer=observer,
+        cancel=cancel,
+    )
 
 
 def default_uri() -> str:
@@ -74,39 +96,62 @@ def runtime_dir() -> Path:
     return Path.home() / ".cache" / "fleetsave" / "run"
 
 
-def _run_one(engine: Engine, order: Order, label: str, *, host: str, cancel: CancelToken) -> Finished:
-    """Run the operation on one domain; a failure is a value where others follow, else it is raised."""
-    try:
-        cancel.raise_if_cancelled(label)
-        outcome = _call(engine, order, label)
-    except EngineError as error:
-        if order.is_single:
-            raise
-        return Finished(op=order.op, label=label, host=host, error=error.to_dict())
-    return Finished(op=order.op, label=label, host=host, job_id=outcome.job_id, result=outcome.to_dict())
+def directories_of(order: Order) -> list[Path]:
+    """Return where the order's images are or will be: what died there before may have left something."""
+    files = [Path(order.params[key]).absolute() for key in ("to", "path") if order.params.get(key)]
+    stores = [] if order.store is None else [order.store.absolute()]
+    return [*stores, *(file.parent for file in files)]
 
 
-def _call(engine: Engine, order: Order, label: str) -> Outcome:
-    """Call the engine with the flags that the order's parameters stand for."""
-    given: dict[str, Any] = order.params
-    policy = given["bypass_cache"]
-    if order.op == "start":
-        flags = StartFlags.PAUSED if given.get("paused") else StartFlags.NONE
-        flags |= StartFlags.FORCE_BOOT if given.get("force_boot") else StartFlags.NONE
-        return engine.start(label, flags, bypass_cache=policy)
-    save_flags = SaveFlags.NONE
-    for key, flag in (
-        ("running", SaveFlags.RUNNING),
-        ("paused", SaveFlags.PAUSED),
-        ("reset_nvram", SaveFlags.RESET_NVRAM),
-    ):
-        save_flags |= flag if given.get(key) else SaveFlags.NONE
-    if order.op == "save":
-        return engine.save(label, given.get("to"), given.get("dxml"), save_flags, bypass_cache=policy)
-    if order.op == "restore":
-        return engine.restore(given["path"], given.get("dxml"), save_flags, bypass_cache=policy)
-    assert order.op == "managed-save", order.op
-    return engine.managed_save(label, save_flags, bypass_cache=policy)
+class _Run:
+    """One order on its way."""
+
+    def __init__(
+        self, order: Order, engine: Engine, observer: _Shown, cancel: CancelToken, guard: Guard
+    ) -> None:
+        self._order = order
+        self._engine = engine
+        self._observer = observer
+        self._cancel = cancel
+        self._guard = guard
+        self._host = socket.gethostname()
+
+    def run_one(self, label: str) -> Finished:
+        """Run the operation on one domain; a failure is a value where others follow, else it is raised."""
+        self._observer.begin(self._order.op, label, self._host)
+        try:
+            self._cancel.raise_if_cancelled(label)
+            outcome = perform(self._engine, self._request(label))
+        except EngineError as error:
+            self._guard.note(error)
+            if self._order.is_single:
+                raise
+            one = Finished(op=self._order.op, label=label, host=self._host, error=error.to_dict())
+        else:
+            one = Finished(
+                op=self._order.op, label=label, host=self._host, job_id=outcome.job_id,
+                result=outcome.to_dict(),
+            )  # fmt: skip
+        self._observer.end(one)
+        return one
+
+    def _request(self, label: str) -> EngineRequest:
+        """Return what the engine is asked; paths by this process's working directory."""
+        order = self._order
+        fields = request_fields(order.params)
+        for key in ("to", "path"):
+            if fields.get(key) is not None:
+                fields[key] = str(Path(fields[key]).absolute())
+        return EngineRequest(
+            op=order.op,
+            job_id=uuid.uuid4().hex,
+            host=self._host,
+            uri=order.uri or default_uri(),
+            runtime_dir=str(runtime_dir()),
+            domain=label if order.domains else None,
+            autodestroy=bool(order.params.get("autodestroy")),
+            **fields,
+        )
 
 
 def _describe_interruption(finished: list[Finished]) -> str:
@@ -117,12 +162,13 @@ def _describe_interruption(finished: list[Finished]) -> str:
 
 @contextmanager
 def _signals_cancel(cancel: CancelToken) -> Iterator[None]:
-    """Let SIGINT and SIGTERM cancel while the block runs."""
+    """Let SIGINT, SIGTERM and SIGHUP cancel while the block runs; one that is ignored (nohup) stays so."""
 
     def note(number: int, _frame: FrameType | None) -> None:
         cancel.cancel(f"by {signal.Signals(number).name}")
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    heard = [number for number in _STOPPING if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, note) for number in heard}
     try:
         yield
     finally:
@@ -131,7 +177,10 @@ def _signals_cancel(cancel: CancelToken) -> Iterator[None]:
 
 
 class _Shown:
-    """Tells the display what the engine tells its observer."""
+    """Tells the display what the engine tells its observer.
+
+    A terminal that was closed must not disturb what it showed: then nothing is shown any more.
+    """
 
     def __init__(self, display: Display) -> None:
         self._display = display
@@ -140,9 +189,16 @@ class _Shown:
         self._total: int | None = None
         self._note = ""
 
-    def turn_to(self, key: str) -> None:
-        """Turn to the next operation."""
-        self._key, self._done, self._total, self._note = key, 0, None, ""
+    def begin(self, op: str, label: str, host: str) -> None:
+        """Show the next operation."""
+        self._key, self._done, self._total, self._note = label, 0, None, ""
+        with self._blind_if_gone():
+            self._display.begin(label, op=op, label=label, host=host, job_id=None)
+
+    def end(self, finished: Finished) -> None:
+        """Show that it is over."""
+        with self._blind_if_gone():
+            self._display.end(self._key, finished)
 
     def step(self, step: Step) -> None:
         """Show the step."""
@@ -158,4 +214,12 @@ class _Shown:
         """Ignore it: the steps say as much."""
 
     def _show(self) -> None:
-        self._display.advance(self._key, done=self._done, total=self._total, note=self._note)
+        with self._blind_if_gone():
+            self._display.advance(self._key, done=self._done, total=self._total, note=self._note)
+
+    @contextmanager
+    def _blind_if_gone(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError:
+            self._display = SilentDisplay()

@@ -18,14 +18,17 @@ from cli.failure import describe_failure, format_failure, wants
 _COMMANDS: Final = {
     "save": "cli.save:save",
     "restore": "cli.restore:restore",
+    "checkpoint": "cli.checkpoint:checkpoint",
     "managed-save": "cli.managed:managed_save",
     "start": "cli.managed:start",
+    "dump": "cli.dump:dump",
     "jobs": "cli.jobs:jobs",
     "hosts": "cli.hosts:hosts",
     "domains": "cli.domains:domains",
     "points": "cli.points:points",
     "image": "cli.image:image",
     "worker": "cli.worker:worker",
+    "doctor": "cli.doctor:doctor",
     "demo": "cli.demo.command:demo",
 }
 
@@ -37,7 +40,9 @@ _COMMANDS: Final = {
         "fleetsave save web-1                              save one domain into its host's store",
         "fleetsave save web-1 --local --to web-1.save      without broker and catalog, on this host",
         "fleetsave restore web-1.save --local              start it again where it was",
+        "fleetsave checkpoint web-1                        a restore point; the guest goes on running",
         "fleetsave jobs list                               what ran and what became of it",
+        "fleetsave doctor                                  whether this host is fit, and what is to be done",
         "fleetsave demo                                    all of it on a fleet of this machine",
     ),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Final
 
 import click
 
@@ -13,32 +14,45 @@ from cli.finished import COLUMNS, NUMBERS, Finished, exit_code_of
 from cli.order import Order
 from cli.output import name_point, open_console, print_json, print_table
 
+#: Operations whose images fleetsave restore takes.
+_IMAGE_MAKING: Final = frozenset({"save", "checkpoint"})
 
-def operate(order: Order, *, dxml: str | None = None) -> int:
-    """Do what the order says, print what became of it, and return the exit code.
+
+def operate(order: Order, *, dxml: str | None = None, is_dry_run: bool = False) -> int:
+    """Do what the order says (or find out what stands in its way), print it, and return the exit code.
 
     Raises:
         EngineError: nothing was begun, or nobody waits for it any more; the sentence says which.
     """
     if dxml is not None:
         order = replace(order, params={**order.params, "dxml": dxml})
+    if is_dry_run:
+        from cli.dryrun import try_out
+
+        return try_out(order)
     display = open_display(is_silent=order.as_json or order.is_quiet)
-    with display:
-        if order.is_local:
-            from cli.local import run_here
+    if order.is_local:
+        from cli.local import run_here
 
-            finished = run_here(order, display)
-        else:
-            from cli.fleet import run_on_fleet
+        with run_here(order, display) as finished:
+            report(order, finished, is_told=display.tells_endings)
+    else:
+        from cli.fleet import run_on_fleet
 
+        with display:
             finished = run_on_fleet(order, display)
+        report(order, finished, is_told=display.tells_endings)
+    return exit_code_of(finished)
+
+
+def report(order: Order, finished: Sequence[Finished], *, is_told: bool) -> None:
+    """Print what became of the order, in the form it asked for."""
     if order.as_json:
         report_json(finished, is_single=order.is_single)
     elif not order.is_waiting:
         report_queued(finished, is_quiet=order.is_quiet)
     else:
-        report_text(finished, is_told=display.tells_endings, is_quiet=order.is_quiet)
-    return exit_code_of(finished)
+        report_text(finished, is_told=is_told, is_quiet=order.is_quiet)
 
 
 def report_json(finished: Sequence[Finished], *, is_single: bool) -> None:
@@ -71,7 +85,11 @@ def report_text(finished: Sequence[Finished], *, is_told: bool, is_quiet: bool) 
 
 def _report_points(finished: Sequence[Finished]) -> None:
     """Print the names that fleetsave restore takes, or the paths of images."""
-    rows = [(one.label, one.host, name_point(one.path)) for one in finished if one.op == "save" and one.path]
+    rows = [
+        (one.label, one.host, name_point(one.path))
+        for one in finished
+        if one.op in _IMAGE_MAKING and one.path
+    ]
     if rows:
         print_table(("domain", "host", "restore point"), rows)
 

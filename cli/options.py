@@ -8,7 +8,44 @@ from typing import Any, Final
 
 import click
 
+from engine.units import parse_seconds, parse_size
+from tasks.params import BANDWIDTH_MAX, CHANNELS_MAX, GUEST_PAUSE_MAX, parse_compression
+
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def _checked(parse: Callable[[str], Any]) -> Callable[..., Any]:
+    """Return a click callback that parses a text, and says what is wrong with one that is not right."""
+
+    def callback(_context: click.Context, _option: click.Parameter, text: str | None) -> Any:
+        if text is None:
+            return None
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from error
+
+    return callback
+
+
+def _parse_compress(text: str) -> str:
+    parse_compression(text)
+    return text
+
+
+def _parse_bandwidth(text: str) -> int:
+    rate = parse_size(text)
+    if not 1 <= rate <= BANDWIDTH_MAX:
+        raise ValueError(f"{text!r} is {rate} bytes a second, want 1 to {BANDWIDTH_MAX}")
+    return rate
+
+
+def _parse_guest_pause(text: str) -> float:
+    seconds = parse_seconds(text)
+    if not 0 < seconds <= GUEST_PAUSE_MAX:
+        raise ValueError(f"{text!r} is {seconds:g} s, want more than 0 and at most {GUEST_PAUSE_MAX:.0f} s")
+    return seconds
+
 
 domains_argument: Final = click.argument("domains", metavar="DOMAIN...", nargs=-1, required=True)
 host_option: Final = click.option("--host", metavar="HOST", help="Only this host's.")
@@ -37,6 +74,49 @@ store_option: Final = click.option(
     type=click.Path(path_type=Path),
     help="With --local: directory of restore points.",
 )
+to_option: Final = click.option(
+    "--to", metavar="PATH", help="Image file to make on the host; default: a restore point in its store."
+)
+compress_option: Final = click.option(
+    "--compress",
+    metavar="none|zstd[:LEVEL]",
+    callback=_checked(_parse_compress),
+    help="Compress the memory on its way; virsh restores such images from libvirt 10.4 on.",
+)
+bandwidth_option: Final = click.option(
+    "--bandwidth",
+    metavar="RATE",
+    callback=_checked(_parse_bandwidth),
+    help="Write at most so much a second, such as 400MiB/s.",
+)
+data_path_option: Final = click.option(
+    "--data-path",
+    type=click.Choice(["stream", "native"]),
+    help="Who moves the bytes: fleetsave (stream, the default), or libvirt itself.",
+)
+image_format_option: Final = click.option(
+    "--image-format", metavar="NAME", help="With --data-path native: libvirt's format, such as sparse."
+)
+channels_option: Final = click.option(
+    "--channels",
+    metavar="N",
+    type=click.IntRange(1, CHANNELS_MAX),
+    help="With --data-path native and format sparse: so many channels in parallel.",
+)
+guest_pause_option: Final = click.option(
+    "--max-guest-pause",
+    metavar="TIME",
+    callback=_checked(_parse_guest_pause),
+    help="Give up when the guest would stand still for longer, such as 2s or 500ms; it goes on.",
+)
+dry_run_option: Final = click.option(
+    "--dry-run", "is_dry_run", is_flag=True, help="Look at everything, touch no guest; needs --local."
+)
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """Return the options that were given, for an order's params."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def place_options(function: Callable[..., Any]) -> Callable[..., Any]:

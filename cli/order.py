@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from engine.errors import DomainXmlError, StorageError
-from tasks.errors import UsageError
+from tasks.errors import RefusedJobError, UsageError
+from tasks.params import check_together
 
 #: Bytes; what travels with a job must fit into an envelope of 1 MiB.
 DXML_SIZE_MAX: Final = 1024 * 1024
@@ -21,7 +22,7 @@ class Order:
     op: str
     #: Names or UUIDs in the order given; empty for a restore, which takes the domain from the image.
     domains: tuple[str, ...] = ()
-    #: What tasks.envelope.OPERATION_PARAMS allows for the operation, only what was given; paths as given.
+    #: What tasks.params.OPERATION_PARAMS allows for the operation, only what was given; paths as given.
     params: dict[str, Any] = field(default_factory=dict)
     #: Host to run on; None: the one that has the domain.
     host: str | None = None
@@ -48,6 +49,7 @@ class Order:
                 "--to", f"one file for {len(self.domains)} domains", "one domain",
                 "leave --to out: each gets a restore point in its host's store",
             )  # fmt: skip
+        self._check_together()
         for key, option in (("to", "--to"), ("path", "POINT|PATH")):
             if self.params.get(key) == "":
                 raise UsageError(option, "must not be empty", "a path")
@@ -55,6 +57,18 @@ class Order:
             if self.domains.count(domain) > 1:
                 raise UsageError(f"domain {domain}", "named twice", "each domain once")
         self._check_place()
+
+    def _check_together(self) -> None:
+        """Refuse options that mean nothing together, here as in a job."""
+        if self.params.get("autodestroy") and not self.is_local:
+            raise UsageError(
+                "--autodestroy", "the guest would end with the job, whose connection closes at its end", "",
+                "add --local: it keeps one open until Ctrl-C",
+            )  # fmt: skip
+        try:
+            check_together(self.op, self.params)
+        except RefusedJobError as error:
+            raise UsageError(error.where, error.found, error.wanted, error.hint) from error
 
     @property
     def is_single(self) -> bool:

@@ -143,10 +143,10 @@ def _plain(value: object) -> object:
 def _style(cell: str) -> str:
     """Return the colour of a cell that says how something stands."""
     word = cell.partition(" ")[0]
-    if word in {"succeeded", "running", "up", "passed"}:
+    if word in {"succeeded", "running", "up", "passed", "ok"}:
         return "green"
-    if word in {"failed", "lost", "down", "FAILED"}:
+    if word in {"failed", "lost", "down", "FAILED", "error"}:
         return "red"
-    if word in {"queued", "committing", "cancelled", "paused"}:
+    if word in {"queued", "committing", "cancelled", "paused", "warning"}:
         return "yellow"
     return ""

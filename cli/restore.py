@@ -9,7 +9,15 @@ import click
 
 from cli.command import Command
 from cli.operate import operate
-from cli.options import bypass_option, dxml_option, paused_option, place_options, running_option
+from cli.options import (
+    bypass_option,
+    data_path_option,
+    dxml_option,
+    given,
+    paused_option,
+    place_options,
+    running_option,
+)
 from cli.order import Order, read_dxml
 
 
@@ -28,6 +36,7 @@ from cli.order import Order, read_dxml
 @paused_option
 @click.option("--reset-nvram", is_flag=True, help="Start with a fresh copy of the firmware's variables.")
 @bypass_option
+@data_path_option
 @place_options
 def restore(
     path: str,
@@ -37,6 +46,7 @@ def restore(
     paused: bool,
     reset_nvram: bool,
     bypass_cache: str,
+    data_path: str | None,
     **place: Any,
 ) -> int:
     """Start the guest of a restore point or save image where it was when it was saved.
@@ -44,12 +54,13 @@ def restore(
     Images that virsh save made are restored, too. The image is only read, and every byte of it is
     checked before the guest runs. fleetsave points list shows what there is to restore.
     """
-    params = {
-        "path": path,
-        "bypass_cache": bypass_cache,
-        "running": running,
-        "paused": paused,
-        "reset_nvram": reset_nvram,
-    }
+    params = given(
+        path=path,
+        bypass_cache=bypass_cache,
+        running=running,
+        paused=paused,
+        reset_nvram=reset_nvram,
+        data_path=data_path,
+    )
     order = Order(op="restore", params=params, **place)
     return operate(order, dxml=read_dxml(dxml))

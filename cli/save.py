@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from cli.command import Command
 from cli.operate import operate
 from cli.options import (
+    bandwidth_option,
     bypass_option,
+    channels_option,
+    compress_option,
+    data_path_option,
     domains_argument,
+    dry_run_option,
     dxml_option,
+    given,
+    image_format_option,
     paused_option,
     place_options,
     running_option,
     store_option,
+    to_option,
 )
 from cli.order import Order, read_dxml
+
+#: Options that the engine is told of.
+_PARAMS: Final = (
+    "to", "running", "paused", "bypass_cache", "compress", "bandwidth", "data_path", "image_format",
+    "channels",
+)  # fmt: skip
 
 
 @click.command(
@@ -28,36 +42,32 @@ from cli.order import Order, read_dxml
         "fleetsave save web-1 web-2 db-1                       several at once, wherever they run",
         "fleetsave save web-1 --to /srv/images/web-1.save      one image file on web-1's host",
         "fleetsave save web-1 --dxml new.xml --paused          changed for the restore, and paused then",
+        "fleetsave save web-1 --compress zstd --bandwidth 400MiB/s   smaller, and no faster than that",
+        "fleetsave save web-1 --data-path native --image-format sparse --channels 4",
         "fleetsave save web-1 --local --to web-1.save --json   here, without broker and catalog",
+        "fleetsave save web-1 --local --to web-1.save --dry-run   what it would take; nothing is touched",
     ),
 )
 @domains_argument
-@click.option(
-    "--to", metavar="PATH", help="Image file to make on the host; default: a restore point in its store."
-)
+@to_option
 @dxml_option
 @running_option
 @paused_option
 @bypass_option
+@compress_option
+@bandwidth_option
+@data_path_option
+@image_format_option
+@channels_option
+@dry_run_option
 @store_option
 @place_options
-def save(
-    domains: tuple[str, ...],
-    *,
-    to: str | None,
-    dxml: Path | None,
-    running: bool,
-    paused: bool,
-    bypass_cache: str,
-    **place: Any,
-) -> int:
+def save(domains: tuple[str, ...], *, dxml: Path | None, is_dry_run: bool, **options: Any) -> int:
     """Save running or paused domains: whole, checked and durable, or not at all.
 
     A guest that was saved has ended; fleetsave restore starts it again where it was. A save that
     fails leaves the guest as it was.
     """
-    params: dict[str, Any] = {"bypass_cache": bypass_cache, "running": running, "paused": paused}
-    if to is not None:
-        params["to"] = to
-    order = Order(op="save", domains=domains, params=params, **place)
-    return operate(order, dxml=read_dxml(dxml))
+    params = given(**{name: options.pop(name) for name in _PARAMS})
+    order = Order(op="save", domains=domains, params=params, **options)
+    return operate(order, dxml=read_dxml(dxml), is_dry_run=is_dry_run)

@@ -17,6 +17,9 @@ _FACTORS: Final = {
 }  # fmt: skip
 _SIZE: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)(?:/s)?\s*", re.IGNORECASE)
 
+_SECONDS: Final = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+_DURATION: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", re.IGNORECASE)
+
 
 def parse_size(text: str) -> int:
     """Return the bytes that "400MiB", "1.5G" or "100MB/s" stand for.
@@ -30,6 +33,20 @@ def parse_size(text: str) -> int:
     if not math.isfinite(size):
         raise ValueError(f"{text!r} is no size, want a number and KiB, MiB, GiB or TiB")
     return int(size)
+
+
+def parse_seconds(text: str) -> float:
+    """Return the seconds that "2s", "500ms", "1.5 min", "1h" or "2" stand for.
+
+    Raises:
+        ValueError: the text is no duration.
+    """
+    found = _DURATION.fullmatch(text)
+    factor = _SECONDS.get(found.group(2).lower()) if found else None
+    seconds = float(found.group(1)) * factor if found and factor else math.inf
+    if not math.isfinite(seconds):
+        raise ValueError(f"{text!r} is no duration, want a number and ms, s, min or h")
+    return seconds
 
 
 def format_size(size: float) -> str:
