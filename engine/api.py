@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import enum
+import functools
+import operator
 import re
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
 from engine.cancel import CancelToken
 from engine.checkpoint import checkpoint
@@ -30,6 +33,9 @@ from engine.restore import restore
 from engine.save import save
 from engine.streamsave import SaveOptions
 
+FlagT = TypeVar("FlagT", bound=enum.IntFlag)
+#: What a call that writes an image takes: nothing about firmware, which is for the restore.
+_WRITING: Final = frozenset(SaveFlags) - {SaveFlags.RESET_NVRAM}
 #: Namespace of the tags that a domain's metadata may carry.
 TAGS_NAMESPACE: Final = "urn:fleetsave:1"
 
@@ -104,7 +110,7 @@ class Engine:
     ) -> Outcome:
         """Save a domain into a file, or into a new restore point of the store (virDomainSaveFlags)."""
         options = replace(
-            _options(flags, bypass_cache, zstd_level, bandwidth),
+            _options("virDomainSaveFlags", flags, bypass_cache, zstd_level, bandwidth),
             data_path=data_path,
             image_format=image_format,
             channels=channels,
@@ -129,7 +135,7 @@ class Engine:
             self._operation("virDomainSnapshotCreateXML", job_id),
             domain,
             None if to is None else self._absolute(to, "to"),
-            options=_options(flags, bypass_cache, zstd_level, bandwidth),
+            options=_options("virDomainSnapshotCreateXML", flags, bypass_cache, zstd_level, bandwidth),
             max_pause_seconds=max_pause_seconds,
         )
 
@@ -144,7 +150,7 @@ class Engine:
         job_id: str | None = None,
     ) -> Outcome:
         """Start a guest from an image or a restore point (virDomainRestoreFlags)."""
-        given = SaveFlags(flags)
+        given = _flags(SaveFlags, flags, "virDomainRestoreFlags")
         policy = _policy(bypass_cache, is_required=SaveFlags.BYPASS_CACHE in given)
         return restore(
             self._operation("virDomainRestoreFlags", job_id),
@@ -166,7 +172,9 @@ class Engine:
         job_id: str | None = None,
     ) -> Outcome:
         """Write a guest's memory into a core file (virDomainCoreDumpWithFormat)."""
-        given = DumpFlags(flags)
+        given = _flags(DumpFlags, flags, "virDomainCoreDumpWithFormat")
+        if dump_format not in set(DumpFormat):
+            raise InvalidArgumentError("dump_format", str(dump_format), f"0 to {max(DumpFormat)}")
         return core_dump(
             self._operation("virDomainCoreDumpWithFormat", job_id),
             domain,
@@ -188,7 +196,9 @@ class Engine:
         """Look at everything that a save or (live) checkpoint depends on; touch no guest."""
         target = None if to is None else self._absolute(to, "to")
         operation = self._operation("virDomainSaveFlags", None)
-        return survey_save(operation, domain, target, dxml, BypassPolicy(bypass_cache), live=live)
+        return survey_save(
+            operation, domain, target, dxml, _policy(bypass_cache, is_required=False), live=live
+        )
 
     def managed_save_remove(self, domain: str, *, job_id: str | None = None) -> Outcome:
         """Throw a domain's managed save image away (virDomainManagedSaveRemove)."""
@@ -203,7 +213,7 @@ class Engine:
         job_id: str | None = None,
     ) -> Outcome:
         """Let libvirt keep the guest's image until the next start (virDomainManagedSave)."""
-        given = SaveFlags(flags)
+        given = _flags(_WRITING, flags, "virDomainManagedSave")
         policy = _policy(bypass_cache, is_required=SaveFlags.BYPASS_CACHE in given)
         return managed_save(
             self._operation("virDomainManagedSave", job_id), domain, flags=given, policy=policy
@@ -218,7 +228,7 @@ class Engine:
         job_id: str | None = None,
     ) -> Outcome:
         """Start a domain, from its managed save image where it has one (virDomainCreateWithFlags)."""
-        given = StartFlags(flags)
+        given = _flags(StartFlags, flags, "virDomainCreateWithFlags")
         policy = _policy(bypass_cache, is_required=StartFlags.BYPASS_CACHE in given)
         return start(self._operation("virDomainCreateWithFlags", job_id), domain, flags=given, policy=policy)
 
@@ -262,14 +272,28 @@ class Engine:
 
 
 def _options(
-    flags: int, bypass_cache: BypassPolicy | str, zstd_level: int | None, bandwidth: int | None
+    call: str,
+    flags: int,
+    bypass_cache: BypassPolicy | str,
+    zstd_level: int | None,
+    bandwidth: int | None,
 ) -> SaveOptions:
-    given = SaveFlags(flags)
+    given = _flags(_WRITING, flags, call)
     policy = _policy(bypass_cache, is_required=SaveFlags.BYPASS_CACHE in given)
     return SaveOptions(flags=given, policy=policy, zstd_level=zstd_level, bandwidth=bandwidth)
 
 
+def _flags(known: Iterable[FlagT], given: int, call: str) -> FlagT:
+    """Return the flags of a call; refuse those it does not take, in libvirt's words."""
+    taken = functools.reduce(operator.or_, known)
+    if given & ~int(taken):
+        raise InvalidArgumentError(call, f"unsupported flags ({given & ~int(taken):#x})", f"among {taken!r}")
+    return type(taken)(given)
+
+
 def _policy(given: BypassPolicy | str, *, is_required: bool) -> BypassPolicy:
+    if given not in set(BypassPolicy):
+        raise InvalidArgumentError("bypass_cache", repr(given), " or ".join(BypassPolicy))
     policy = BypassPolicy(given)
     if is_required and policy is BypassPolicy.OFF:
         raise InvalidArgumentError("bypass_cache", "off, yet the flag BYPASS_CACHE is set", "one of the two")

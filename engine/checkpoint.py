@@ -12,7 +12,7 @@ from typing import Final
 from xml.sax.saxutils import quoteattr
 
 from engine.domxml.document import parse_domain_xml
-from engine.errors import TryAgainError
+from engine.errors import InvalidArgumentError, TryAgainError
 from engine.hypervisor.port import Domain
 from engine.operation import Operation
 from engine.outcome import Outcome
@@ -44,6 +44,8 @@ def checkpoint(
     """
     options = options or SaveOptions()
     check_flags(options.flags)
+    if max_pause_seconds is not None and max_pause_seconds <= 0:
+        raise InvalidArgumentError("max_pause_seconds", str(max_pause_seconds), "more than 0")
     plan = preflight_save(operation, name, to, None, options.policy, live=True)
     check_streams(operation.hypervisor)
     operation.reach(Step.PREFLIGHT)

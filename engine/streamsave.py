@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 from engine.describe import Transfer, describe_image, describe_outcome
 from engine.directio.buffers import BufferRing
@@ -33,6 +34,9 @@ from engine.store.record import Record, read_boot_id
 from engine.store.staging import Staging
 from engine.store.workspace import lock_domain, open_workspace
 
+#: Of the library; the highest ones take more memory than they are worth.
+_ZSTD_LEVEL_MAX: Final = 22
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SaveOptions:
@@ -54,6 +58,10 @@ class SaveOptions:
 
     def __post_init__(self) -> None:
         """Refuse what one of the two data paths cannot do."""
+        if self.zstd_level is not None and not 1 <= self.zstd_level <= _ZSTD_LEVEL_MAX:
+            raise InvalidArgumentError("zstd level", str(self.zstd_level), f"1 to {_ZSTD_LEVEL_MAX}")
+        if self.bandwidth is not None and self.bandwidth < 1:
+            raise InvalidArgumentError("bandwidth", f"{self.bandwidth} bytes a second", "1 or more")
         is_native = self.data_path == "native"
         if self.data_path not in {"stream", "native"}:
             raise InvalidArgumentError("data_path", repr(self.data_path), "stream or native")
