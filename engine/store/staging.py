@@ -46,6 +46,10 @@ class Staging:
             staging.mkdir(mode=0o700)
             self._is_ours = True
             self._lock = lock_directory(staging)
+            # Its name has to outlive a power cut: from the commit on it may hold the only copy of a guest.
+            sync_directory(staging.parent)
+            if self._place.is_point:
+                sync_directory(staging.parent.parent)
         except OSError as error:
             raise storage_error(str(staging), error, "making the staging directory") from error
         self._write_record(WRITING)
@@ -97,9 +101,10 @@ class Staging:
     def _publish_point(self) -> Path:
         final = self._place.final
         final.parent.mkdir(mode=0o700, exist_ok=True)
+        # Its name first: the image must not move into a directory that a power cut can take away.
+        sync_directory(final.parent.parent)
         rename_exclusively(self._place.staging, final)
         sync_directory(final.parent)
-        sync_directory(final.parent.parent)
         (final / RECORD_NAME).unlink()
         return final
 
@@ -109,6 +114,7 @@ class Staging:
             # The manifest first: an image that is visible has its manifest.
             if staged_manifest.exists():
                 rename_exclusively(staged_manifest, manifest_of(final))
+                sync_directory(final.parent)
             rename_exclusively(self.image, final)
         except FileExistsError:
             spare = spare_of(final, self._record.job_id)
