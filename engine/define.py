@@ -23,7 +23,7 @@ from engine.domxml.changes import Change, list_changes
 from engine.domxml.document import check_same_domain, identity_of, parse_domain_xml
 from engine.domxml.facts import has_hidden_secrets, hide_secrets, machine_facts
 from engine.errors import AbiError, DomainXmlError, InvalidArgumentError, StorageError, TryAgainError
-from engine.examine import locate_image
+from engine.examine import locate_image, name_errors
 from engine.flags import BypassPolicy, SaveFlags
 from engine.image.edit import STREAM_SHIFT, EditedHead, edit_head
 from engine.image.manifest import Manifest
@@ -109,7 +109,7 @@ def image_define(
     observer, cancel = observer or SilentObserver(), cancel or CancelToken()
     policy = BypassPolicy.REQUIRE if SaveFlags.BYPASS_CACHE in given else BypassPolicy(bypass_cache)
     # The lock first: what is looked at now must not be replaced meanwhile.
-    with Replacement(image) as replacement:
+    with name_errors(image), Replacement(image) as replacement:
         old = open_image(image, policy)
         try:
             replacement.settle(old.file)

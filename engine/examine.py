@@ -11,7 +11,7 @@ from typing import Any
 
 from lxml import etree
 
-from engine.directio.target import DirectFile, open_direct
+from engine.directio.target import DirectFile, open_direct, storage_error
 from engine.domxml.document import identity_of, parse_domain_xml
 from engine.domxml.facts import MachineFacts, has_secrets, hide_secrets, machine_facts
 from engine.errors import EngineError, StorageError
@@ -126,11 +126,12 @@ def locate_image(path: Path | str) -> Path:
     Raises:
         StorageError: nothing there, nothing readable, or no file.
     """
-    given = Path(os.path.realpath(path))
-    if given.is_fifo() or given.is_socket() or given.is_char_device():
-        # Opening it might wait for ever.
-        raise StorageError(str(given), "not a regular file", "a save image")
-    return Path(os.path.realpath(find_image(given)))
+    with name_errors(path):
+        given = Path(os.path.realpath(path))
+        if given.is_fifo() or given.is_socket() or given.is_char_device():
+            # Opening it might wait for ever.
+            raise StorageError(str(given), "not a regular file", "a save image")
+        return Path(os.path.realpath(find_image(given)))
 
 
 @contextmanager
@@ -140,13 +141,27 @@ def open_for_a_look(path: Path | str) -> Iterator[DirectFile]:
     Raises:
         StorageError: nothing there, or nothing readable.
     """
-    file = open_direct(locate_image(path), os.O_RDONLY, BypassPolicy.PREFER)
+    with name_errors(path):
+        file = open_direct(locate_image(path), os.O_RDONLY, BypassPolicy.PREFER)
+        try:
+            yield file
+            # Where the file system has no direct I/O, the look has filled the cache.
+            file.forget_cached()
+        finally:
+            file.close()
+
+
+@contextmanager
+def name_errors(path: Path | str) -> Iterator[None]:
+    """Turn what the system says of an image's disk into an error of ours.
+
+    Raises:
+        StorageError, NoSpaceError: a system call failed.
+    """
     try:
-        yield file
-        # Where the file system has no direct I/O, the look has filled the cache.
-        file.forget_cached()
-    finally:
-        file.close()
+        yield
+    except OSError as error:
+        raise storage_error(str(path), error, "looking at the image") from error
 
 
 def _why_incomplete(size: int, head: ImageHead, manifest: Manifest | None) -> str:

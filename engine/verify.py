@@ -14,7 +14,7 @@ from engine.directio.buffers import BufferRing
 from engine.directio.reader import read_stream
 from engine.directio.target import DirectFile
 from engine.errors import ChecksumError, ImageFormatError
-from engine.examine import locate_image
+from engine.examine import locate_image, name_errors
 from engine.flags import BypassPolicy
 from engine.image.manifest import Manifest
 from engine.image.stream import BEGINNING_SIZE, check_beginning
@@ -102,32 +102,33 @@ def image_verify(
     """
     began = time.monotonic()
     observer = observer or SilentObserver()
-    file, size, manifest = open_with_manifest(locate_image(path), BypassPolicy(bypass_cache))
-    try:
-        _check_front(file, size, manifest)
-        found = read_stream(
-            file,
-            size,
-            BufferRing(),
-            expected=None,
-            deliver=lambda _: None,
-            before_last=lambda: None,
-            on_progress=lambda done: observer.progress(done, size),
-            cancel=cancel or CancelToken(),
-        )
-        resident_bytes = file.check_bypassed()
-        if manifest is not None:
-            compare(found, manifest.checksum, path=str(file.path), size=size)
-        transfer = Transfer(
-            file=file,
-            size=size,
-            checksum=found,
-            final_block=b"",
-            seconds=time.monotonic() - began,
-            resident_bytes=resident_bytes,
-        )
-    finally:
-        file.close()
+    with name_errors(path):
+        file, size, manifest = open_with_manifest(locate_image(path), BypassPolicy(bypass_cache))
+        try:
+            _check_front(file, size, manifest)
+            found = read_stream(
+                file,
+                size,
+                BufferRing(),
+                expected=None,
+                deliver=lambda _: None,
+                before_last=lambda: None,
+                on_progress=lambda done: observer.progress(done, size),
+                cancel=cancel or CancelToken(),
+            )
+            resident_bytes = file.check_bypassed()
+            if manifest is not None:
+                compare(found, manifest.checksum, path=str(file.path), size=size)
+            transfer = Transfer(
+                file=file,
+                size=size,
+                checksum=found,
+                final_block=b"",
+                seconds=time.monotonic() - began,
+                resident_bytes=resident_bytes,
+            )
+        finally:
+            file.close()
     return Verification(
         path=str(file.path),
         bytes=size,

@@ -56,22 +56,27 @@ class Replacement:
             StorageError: the staging directory cannot be made.
         """
         try:
-            self._lock = self._take()
-            for left in self._staging.iterdir():
-                left.unlink()
+            for _ in range(_LOCK_ATTEMPTS):
+                if self._take():
+                    for left in self._staging.iterdir():
+                        left.unlink()
+                    return self
+                self._release()
         except OSError as error:
             self._release()
             raise storage_error(str(self._staging), error, "making the staging directory") from error
-        return self
+        raise DomainBusyError(str(self.image), "replaced by others again and again", "", "try again")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None and self.staged.exists():
-            # The image was not replaced, so the announced manifest is nobody's; readers see that, too.
-            with suppress(OSError):
+        # The image was not replaced, so the announced manifest is nobody's; readers see that, too.
+        with suppress(OSError):
+            if error is not None and self.staged.exists():
                 next_manifest_of(self.image).unlink(missing_ok=True)
-        shutil.rmtree(self._staging, ignore_errors=True)
+        # What cannot be removed is removed by the next definition, or by recovery: no reason to fail now.
+        with suppress(OSError):
+            shutil.rmtree(self._staging, ignore_errors=True)
         self._release()
 
     def settle(self, file: DirectFile) -> None:
@@ -138,24 +143,19 @@ class Replacement:
         except EngineError as error:
             raise StorageError(error.where, error.found, error.wanted, _FINISH) from error
 
-    def _take(self) -> int:
-        """Return the lock on the staging directory, which exists then and is ours."""
-        for _ in range(_LOCK_ATTEMPTS):
-            with suppress(FileExistsError):
-                self._staging.mkdir(mode=0o700)
-            try:
-                lock = lock_directory(self._staging)
-                if lock is None:
-                    raise DomainBusyError(
-                        str(self.image), "another process replaces it right now", "", "wait for it"
-                    )
-                if os.path.samestat(os.fstat(lock), self._staging.stat()):
-                    return lock
-                os.close(lock)
-            except FileNotFoundError:
-                # Whoever had it has just removed it.
-                continue
-        raise DomainBusyError(str(self.image), "replaced by others again and again", "", "try again")
+    def _take(self) -> bool:
+        """Make the staging directory and lock it; False when whoever had it has just removed it."""
+        with suppress(FileExistsError):
+            self._staging.mkdir(mode=0o700)
+        try:
+            self._lock = lock_directory(self._staging)
+            if self._lock is None:
+                raise DomainBusyError(
+                    str(self.image), "another process replaces it right now", "", "wait for it"
+                )
+            return os.path.samestat(os.fstat(self._lock), self._staging.stat())
+        except FileNotFoundError:
+            return False
 
     def _release(self) -> None:
         if self._lock is not None:
