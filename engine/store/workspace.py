@@ -77,7 +77,9 @@ def lock_domain(runtime_dir: Path, domain_uuid: str, domain: str) -> Iterator[No
     """
     path = runtime_dir / "locks" / f"{domain_uuid}.lock"
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Each by itself: mkdir gives its mode to the last directory only.
+        runtime_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, exist_ok=True)
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise storage_error(str(path), error, "making the domain's lock") from error

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -87,6 +88,14 @@ def test_workspace_is_for_its_owner_alone_and_gone_afterwards(tmp_path: Path) ->
         raise RuntimeError("inside")
 
     assert list((run / "jobs").iterdir()) == []
+
+
+def test_lock_taken_first_makes_the_runtime_directory_private(tmp_path: Path) -> None:
+    """It is the first thing that an operation makes there."""
+    with lock_domain(tmp_path / "run", "0000", "web-1"):
+        modes = {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "run", tmp_path / "run/locks")}
+
+    assert modes == {0o700}
 
 
 def test_workspace_tells_recovery_where_the_job_writes(tmp_path: Path) -> None:
