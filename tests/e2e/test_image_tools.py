@@ -11,7 +11,7 @@ from engine.image.header import ImageFormat
 
 pytestmark = pytest.mark.e2e
 
-#: What libvirt writes with nothing else installed. Also seen once with bzip2, xz and zstd, which take a minute.
+#: What libvirt writes with nothing else installed; bzip2, xz and zstd were tried by hand and are slow.
 FORMATS = ("raw", "gzip", "sparse")
 
 
