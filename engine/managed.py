@@ -112,14 +112,17 @@ def start(
         )
     native = _Native(operation=operation, domain=domain, policy=policy)
     is_resumed = domain.has_managed_save and StartFlags.FORCE_BOOT not in flags
-    was_running = native.look_at_image() if is_resumed else False
-    operation.reach(Step.PREFLIGHT)
     plain = int(flags & ~StartFlags.BYPASS_CACHE)
-    native.run(
-        lambda bypass: operation.hypervisor.start(
-            domain.uuid, plain | (StartFlags.BYPASS_CACHE if bypass and is_resumed else 0)
+    try:
+        was_running = native.look_at_image() if is_resumed else False
+        operation.reach(Step.PREFLIGHT)
+        native.run(
+            lambda bypass: operation.hypervisor.start(
+                domain.uuid, plain | (StartFlags.BYPASS_CACHE if bypass and is_resumed else 0)
+            )
         )
-    )
+    finally:
+        native.close()
     state = operation.hypervisor.find_domain(domain.uuid).state
     return native.outcome("start", was_running=was_running, state=state)
 
@@ -159,6 +162,10 @@ class _Native:
             if self.policy is not BypassPolicy.OFF:
                 drop_clean_pages(self._fd)
             self.resident = resident_bytes(self._fd)
+
+    def close(self) -> None:
+        """Let go of the managed image."""
+        if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 
