@@ -25,6 +25,7 @@ from engine.errors import (
     TargetExistsError,
     WrongStateError,
 )
+from engine.flags import SaveFlags
 
 INTERNAL_ERROR: Final = 1
 NO_SUPPORT: Final = 3
@@ -70,3 +71,16 @@ def failure(code: int, where: str, found: str) -> EngineError:
 def system_failure(where: str, found: str, error: OSError) -> EngineError:
     """Return libvirt's error for a system call that failed."""
     return failure(SYSTEM_ERROR, where, f"{found}: {os.strerror(error.errno or 0)}")
+
+
+def check_flags(given: SaveFlags, known: SaveFlags, where: str) -> None:
+    """Refuse flags that libvirt does not know here, or that exclude each other.
+
+    Raises:
+        InvalidArgumentError: there are such.
+    """
+    if unknown := int(given) & ~int(known):
+        raise failure(INVALID_ARG, where, f"unsupported flags ({unknown:#x})")
+    if SaveFlags.RUNNING in given and SaveFlags.PAUSED in given:
+        found = "Flags 'VIR_DOMAIN_SAVE_RUNNING' and 'VIR_DOMAIN_SAVE_PAUSED' are mutually exclusive"
+        raise failure(INVALID_ARG, where, found)

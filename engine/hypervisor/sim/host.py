@@ -16,11 +16,12 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
+from uuid import UUID
 
 from engine.errors import NoDomainError
 from engine.hypervisor.sim.codes import OPERATION_FAILED, OPERATION_TIMEOUT, failure
@@ -29,6 +30,8 @@ from engine.hypervisor.sim.owner import read_boot_id
 
 #: Seconds between two looks at something that another process is to change.
 POLL_SECONDS: Final = 0.005
+#: No domain has it.
+_NO_UUID: Final = str(UUID(int=0))
 _EVENTS: Final = {RUNNING: "resumed", PAUSED: "paused"}
 
 
@@ -79,10 +82,12 @@ class SimHost:
 
     def _uuid_of(self, name_or_uuid: str) -> str:
         """Return the UUID of a name, else the text as a UUID is written."""
-        try:
+        with suppress(OSError):  # no such name, or none that a file could have
             return str((self._names / quote(name_or_uuid, safe="")).readlink())
-        except OSError:  # no such name, or none that a file could have
-            return quote(name_or_uuid.lower(), safe="")
+        try:
+            return str(UUID(name_or_uuid))
+        except ValueError:
+            return _NO_UUID
 
     def read(self, uuid: str) -> SimDomain | None:
         """Return the domain of this UUID, put right where its job's process is gone; None for none."""
@@ -114,10 +119,17 @@ class SimHost:
             now = self.read(domain.uuid)
         return now
 
-    def change(self, uuid: str, how: Callable[[SimDomain], SimDomain]) -> SimDomain:
+    def change(
+        self, uuid: str, how: Callable[[SimDomain], SimDomain], *, events: Sequence[str] | None = None
+    ) -> SimDomain:
         """Change a domain at one go; return it as it is now.
 
         A transient domain goes with its guest.
+
+        Args:
+            uuid: the domain.
+            how: returns the domain as it is to be.
+            events: what its guest's CPUs did; None where the change says it.
 
         Raises:
             NoDomainError: there is none; `how` may raise anything to change nothing.
@@ -126,7 +138,7 @@ class SimHost:
             domain = self._read(uuid)
             if domain is None:
                 raise NoDomainError(uuid, "no such domain", f"a domain of {self.directory}")
-            return self._store(domain, how(_repaired(domain)))
+            return self._store(domain, how(_repaired(domain)), events)
 
     def change_all(self, how: Callable[[SimDomain], SimDomain]) -> None:
         """Change every domain at one go."""
@@ -185,11 +197,11 @@ class SimHost:
         except (FileNotFoundError, NotADirectoryError):
             return None
 
-    def _store(self, before: SimDomain, after: SimDomain) -> SimDomain:
+    def _store(self, before: SimDomain, after: SimDomain, events: Sequence[str] | None = None) -> SimDomain:
         """Write what changed; only while `locked`."""
         if after is before:
             return after
-        words = _events_between(before, after)
+        words = _events_between(before, after) if events is None else events
         if words:
             now = time.monotonic()
             fd = os.open(self._events / after.uuid, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
@@ -227,11 +239,9 @@ def _repaired(domain: SimDomain) -> SimDomain:
 
 
 def _events_between(before: SimDomain, after: SimDomain) -> list[str]:
-    """Return what libvirt tells of the change, in its order."""
-    if after.is_arriving:
+    """Return what libvirt tells of the change, in its order; of a guest on its way it tells nothing."""
+    if before.is_arriving or after.is_arriving:
         return []
-    if before.is_arriving:
-        return ["started", _EVENTS[after.state]] if after.is_active else []
     if not before.is_active and after.is_active:
         return ["resumed", "started"] if after.state == RUNNING else ["started", "paused"]
     if before.is_active and not after.is_active:

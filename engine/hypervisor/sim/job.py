@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 import uuid as uuids
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from types import TracebackType
@@ -77,8 +77,10 @@ class SimJob:
         if error is not None:
             self._undo()
 
-    def change(self, how: Callable[[SimDomain], SimDomain]) -> SimDomain:
-        """Change the domain, unless the job was taken away.
+    def change(
+        self, how: Callable[[SimDomain], SimDomain], *, events: Sequence[str] | None = None
+    ) -> SimDomain:
+        """Change the domain, unless the job was taken away; see SimHost.change().
 
         Raises:
             HypervisorError: it was: the guest died, or the daemon did.
@@ -88,7 +90,7 @@ class SimJob:
             self._check(domain)
             return how(domain)
 
-        return self._host.change(self.before.uuid, change)
+        return self._host.change(self.before.uuid, change, events=events)
 
     def check(self) -> None:
         """Raise when the job is not to go on.

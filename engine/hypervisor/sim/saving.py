@@ -18,6 +18,7 @@ from engine.hypervisor.sim.codes import (
     OPERATION_FAILED,
     OPERATION_INVALID,
     OPERATION_UNSUPPORTED,
+    check_flags,
     failure,
 )
 from engine.hypervisor.sim.connection import SimConnection
@@ -41,7 +42,8 @@ def save(
     kind: str = "save",
 ) -> None:
     """Stop the guest and write it to path."""
-    given = _check_flags(domain, flags)
+    given = SaveFlags(flags)
+    check_flags(given, _FLAGS, domain.name)
     with SimJob.begin(connection, domain, kind) as job:
         was_running = job.before.state == RUNNING
         if given & (SaveFlags.RUNNING | SaveFlags.PAUSED):
@@ -115,16 +117,6 @@ def core_dump(connection: SimConnection, domain: SimDomain, path: str, dump_form
                 job.change(lambda now: replace(now, ran_seconds=0.0))
             job.let_go_on()
         job.reach("ended")
-
-
-def _check_flags(domain: SimDomain, flags: int) -> SaveFlags:
-    if flags & ~_FLAGS:
-        raise failure(INVALID_ARG, domain.name, f"unsupported flags ({flags & ~_FLAGS:#x}) in a save")
-    given = SaveFlags(flags)
-    if given & SaveFlags.RUNNING and given & SaveFlags.PAUSED:
-        found = "Flags 'VIR_DOMAIN_SAVE_RUNNING' and 'VIR_DOMAIN_SAVE_PAUSED' are mutually exclusive"
-        raise failure(INVALID_ARG, domain.name, found)
-    return given
 
 
 def _check_dump(domain: SimDomain, dump_format: int, flags: int) -> DumpFlags:

@@ -6,12 +6,14 @@ Source: libvirt src/qemu/qemu_driver.c, qemuDomainRestoreInternal(), qemuDomainO
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Final
 
 from engine.domxml.document import check_same_domain
 from engine.errors import HypervisorError, StorageError
 from engine.flags import SaveFlags, StartFlags
-from engine.hypervisor.sim.codes import INVALID_ARG, OPERATION_INVALID, failure
+from engine.hypervisor.sim.codes import OPERATION_INVALID, check_flags, failure
 from engine.hypervisor.sim.connection import SimConnection
 from engine.hypervisor.sim.domain import SimDomain
 from engine.hypervisor.sim.files import Source
@@ -20,13 +22,16 @@ from engine.hypervisor.sim.machine import check_abi, read_machine
 from engine.hypervisor.sim.owner import Owner, read_boot_id
 from engine.hypervisor.sim.reading import SimImageHead, load_image, open_source, read_head
 
+#: What libvirt tells of a guest that runs, or does not: a boot's RESUMED comes before its STARTED.
+_BOOTED: Final = {True: ("resumed", "started"), False: ("started", "paused")}
+_RESTORED: Final = {True: ("started", "resumed"), False: ("started", "paused")}
+_RESTORE_FLAGS: Final = SaveFlags.BYPASS_CACHE | SaveFlags.RUNNING | SaveFlags.PAUSED | SaveFlags.RESET_NVRAM
+
 
 def restore(connection: SimConnection, path: str, dxml: str | None, flags: int) -> None:
     """Start a guest from the image at path; a domain that is not there yet is transient."""
     given = SaveFlags(flags)
-    if given & SaveFlags.RUNNING and given & SaveFlags.PAUSED:
-        found = "Flags 'VIR_DOMAIN_SAVE_RUNNING' and 'VIR_DOMAIN_SAVE_PAUSED' are mutually exclusive"
-        raise failure(INVALID_ARG, connection.uri, found)
+    check_flags(given, _RESTORE_FLAGS, connection.uri)
     head = _look(connection, path)
     name = read_machine(head.xml, connection.uri).name
     if dxml is not None:
@@ -42,7 +47,7 @@ def restore(connection: SimConnection, path: str, dxml: str | None, flags: int) 
             runs = head.header.was_running
             if given & (SaveFlags.RUNNING | SaveFlags.PAUSED):
                 runs = SaveFlags.RUNNING in given
-            _finish(job, job.before, counter=counter, runs=runs)
+            _finish(job, job.before, counter=counter, runs=runs, events=_RESTORED[runs])
     finally:
         source.close()
 
@@ -90,8 +95,15 @@ def start(connection: SimConnection, domain: SimDomain, flags: int) -> int:
         if managed is None:
             # What libvirt cannot read it throws away, and boots.
             image.unlink(missing_ok=True)
-            booted = replace(job.before, run_id=run_id, live=job.before.definition, autodestroy=owner)
-            _finish(job, booted, counter=0, runs=runs)
+            # A pause right from the boot counts as a person's, one after a restore does not.
+            booted = replace(
+                job.before,
+                run_id=run_id,
+                live=job.before.definition,
+                autodestroy=owner,
+                is_paused_by_user=not runs,
+            )
+            _finish(job, booted, counter=0, runs=runs, events=_BOOTED[runs])
             return run_id
         source, head = managed
         try:
@@ -99,7 +111,8 @@ def start(connection: SimConnection, domain: SimDomain, flags: int) -> int:
         finally:
             source.close()
         restored = replace(job.before, run_id=run_id, live=head.xml, autodestroy=owner)
-        _finish(job, restored, counter=counter, runs=runs and head.header.was_running)
+        runs = runs and head.header.was_running
+        _finish(job, restored, counter=counter, runs=runs, events=_RESTORED[runs])
         image.unlink(missing_ok=True)
         return run_id
 
@@ -133,13 +146,15 @@ def _open_managed(
     return source, head
 
 
-def _finish(job: SimJob, guest: SimDomain, *, counter: int, runs: bool) -> None:
+def _finish(job: SimJob, guest: SimDomain, *, counter: int, runs: bool, events: Sequence[str]) -> None:
     """Let the guest be there with all its memory, and run if it is to."""
 
     def finish(domain: SimDomain) -> SimDomain:
         here = replace(domain, job=None, autodestroy=guest.autodestroy).started(
             run_id=guest.run_id, boot_id=read_boot_id(), live=guest.live, counter=counter
         )
-        return here.resumed(time.monotonic()) if runs else here
+        if runs:
+            return here.resumed(time.monotonic())
+        return replace(here, is_paused_by_user=guest.is_paused_by_user)
 
-    job.change(finish)
+    job.change(finish, events=events)

@@ -105,7 +105,7 @@ def write_stream(
     direct: bool,
     pause: Callable[[], None] = lambda: None,
 ) -> None:
-    """Open path, write head and memory, close it; the domain's lock is let go once the head is written."""
+    """Open path, let the lock go, write head and memory as through libvirt's I/O helper, close it."""
     name = job.before.name
     flags = os.O_WRONLY | os.O_TRUNC | os.O_CREAT | (os.O_DIRECT if direct else 0)
     try:
@@ -114,24 +114,16 @@ def write_stream(
         raise system_failure(name, f"Failed to create file '{path}'", error) from error
     target = Target(fd, name, job.check, direct=direct)
     try:
-        job.reach("opened")
-        _write_head(target, head, name, path)
-        job.reach("head")
         job.set_lock(is_held=False)
+        job.reach("opened")
         try:
+            target.write(head)
+            job.reach("head")
             _write_memory(job, target, pause)
         except OSError as error:
             raise _transfer_failure(name, path, error) from error
     finally:
         target.close()
-
-
-def _write_head(target: Target, head: bytes, name: str, path: str) -> None:
-    try:
-        target.write(head)
-    except OSError as error:
-        found = f"failed to write header to domain save file '{path}'"
-        raise system_failure(name, found, error) from error
 
 
 def _write_memory(job: SimJob, target: Target, pause: Callable[[], None]) -> None:

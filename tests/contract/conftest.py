@@ -1,0 +1,262 @@
+"""Give the contract suite its hypervisors: a simulated host, and a libvirt session host of the sandbox."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+from uuid import uuid4
+
+import pytest
+
+from cli.sandbox import Guest, GuestSpec, Host, Sandbox
+from engine.errors import NoDomainError
+from engine.hypervisor.port import Domain
+from engine.hypervisor.sim.hypervisor import SimHypervisor
+from engine.hypervisor.sim.machine import make_xml
+from engine.units import MiB
+from tests.contract.hypervisor_bench import Bench, RemoteBench
+
+ROOT = Path(__file__).parents[2]
+
+
+class Lab(Protocol):
+    """One hypervisor, guests on it, and somebody who does what people do beside the engine."""
+
+    #: A Bench, or a RemoteBench with the same methods.
+    bench: Any
+    is_simulated: bool
+    folder: Path
+    #: Where the hypervisor keeps managed save images.
+    managed: Path
+    uri: str
+
+    def make_guest(self, *, transient: bool = False) -> Domain:
+        """Add a domain whose guest runs and counts."""
+
+    def steady_guest(self) -> Domain:
+        """Return the guest that tests share, in whatever state the last one left it."""
+
+    def remove(self, guest: Domain) -> None:
+        """Take guest and domain away."""
+
+    def suspend(self, guest: Domain) -> None:
+        """Pause it as a person does."""
+
+    def counter(self, guest: Domain) -> int:
+        """Return what the guest has counted to."""
+
+    def wait_counting(self, guest: Domain) -> int:
+        """Wait until it has counted on; return what to."""
+
+    def start_engine(self, **request: Any) -> subprocess.Popen[str]:
+        """Start an engine process."""
+
+
+class SimLab:
+    """A simulated host."""
+
+    is_simulated = True
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.uri = f"sim://{folder}/hosts?host=alpha&busy=300ms"
+        self.bench: Any = Bench(self.uri, str(folder))
+        self.person = SimHypervisor(self.uri)
+        self.managed = folder / "hosts/alpha/save"
+        self._steady: Domain | None = None
+
+    def make_guest(self, *, transient: bool = False) -> Domain:
+        """Add a domain whose guest runs and counts."""
+        name = f"guest-{uuid4().hex[:8]}"
+        made = self.person.define(make_xml(name, str(uuid4()), 3 * MiB), transient=transient)
+        if not transient:
+            self.person.start(made.uuid, 0)
+        return self.person.find_domain(name)
+
+    def steady_guest(self) -> Domain:
+        """Return the guest that tests share, in whatever state the last one left it."""
+        if self._steady is None:
+            self._steady = self.make_guest()
+        return self._steady
+
+    def remove(self, guest: Domain) -> None:
+        """Take guest and domain away."""
+        (self.managed / f"{guest.name}.save").unlink(missing_ok=True)
+        try:
+            if self.person.find_domain(guest.uuid).is_active:
+                self.person.destroy(guest.uuid)
+            self.person.undefine(guest.uuid)
+        except NoDomainError:
+            return
+
+    def suspend(self, guest: Domain) -> None:
+        """Pause it as a person does."""
+        self.person.suspend(guest.uuid)
+
+    def counter(self, guest: Domain) -> int:
+        """Return what the guest has counted to."""
+        return self.person.counter(guest.uuid)
+
+    def wait_counting(self, guest: Domain) -> int:
+        """Wait until it has counted on; return what to."""
+        before = self.counter(guest)
+        deadline = time.monotonic() + 5
+        while (now := self.counter(guest)) <= before:
+            assert time.monotonic() < deadline, "the guest does not count"
+            time.sleep(0.002)
+        return now
+
+    def start_engine(self, **request: Any) -> subprocess.Popen[str]:
+        """Start an engine process."""
+        argv = [sys.executable, "-m", "engine"]
+        process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        return _ask(self, process, request)
+
+    def close(self) -> None:
+        """End the connection."""
+        self.person.close()
+
+
+class LibvirtLab:
+    """A libvirt session daemon of an unprivileged user."""
+
+    is_simulated = False
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.uri = host.uri
+        self.folder = host.store.parent / "contract"
+        host.run(["mkdir", self.folder])
+        config = Path(host.environment["XDG_CONFIG_HOME"])
+        self.managed = config / "libvirt/qemu/save"
+        program = host.home / "hypervisor_bench.py"
+        shutil.copyfile(ROOT / "tests/contract/hypervisor_bench.py", program)
+        program.chmod(0o644)
+        argv: list[str | Path] = [*host.python, program, host.uri, self.folder]
+        self.bench: Any = RemoteBench(
+            host.popen(argv, text=False, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # type: ignore[arg-type]
+        )
+        self._guests: dict[str, Guest] = {}
+        self._steady: Domain | None = None
+
+    def make_guest(self, *, transient: bool = False) -> Domain:
+        """Add a domain whose guest runs and counts."""
+        spec = GuestSpec(name=f"guest-{uuid4().hex[:8]}", memory_mib=80, fill_mib=1, transient=transient)
+        guest = self.host.define(spec)
+        guest.start()
+        guest.wait_counting()
+        self._guests[str(spec.uuid)] = guest
+        found: Domain = self.bench.hypervisor("find_domain", spec.name)
+        return found
+
+    def steady_guest(self) -> Domain:
+        """Return the guest that tests share, in whatever state the last one left it."""
+        if self._steady is None:
+            self._steady = self.make_guest()
+        return self._steady
+
+    def remove(self, guest: Domain) -> None:
+        """Take guest and domain away."""
+        self._guests[guest.uuid].remove()
+
+    def suspend(self, guest: Domain) -> None:
+        """Pause it as a person does."""
+        self.host.virsh("suspend", guest.name)
+
+    def counter(self, guest: Domain) -> int:
+        """Return what the guest has counted to."""
+        return self._guests[guest.uuid].counter()
+
+    def wait_counting(self, guest: Domain) -> int:
+        """Wait until it has counted on; return what to."""
+        return self._guests[guest.uuid].wait_counting()
+
+    def start_engine(self, **request: Any) -> subprocess.Popen[str]:
+        """Start an engine process."""
+        process = self.host.popen(
+            [*self.host.python, "-m", "engine"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        return _ask(self, process, request)
+
+    def close(self) -> None:
+        """End the bench."""
+        self.bench.close()
+
+
+def _ask(lab: SimLab | LibvirtLab, process: subprocess.Popen[str], request: Any) -> subprocess.Popen[str]:
+    """Give an engine process its request."""
+    document = {
+        "job_id": uuid4().hex,
+        "host": "bench",
+        "uri": lab.uri,
+        "runtime_dir": str(lab.folder / "run"),
+        **request,
+    }
+    assert process.stdin is not None
+    process.stdin.write(json.dumps(document))
+    process.stdin.close()
+    return process
+
+
+@pytest.fixture(scope="session")
+def sim_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimLab]:
+    """Give one simulated host to the whole session."""
+    lab = SimLab(tmp_path_factory.mktemp("sim"))
+    yield lab
+    lab.close()
+
+
+@pytest.fixture(scope="session")
+def libvirt_lab() -> Iterator[LibvirtLab]:
+    """Give one libvirt to the whole session; nobody else kills its daemon."""
+    with Sandbox(("contract",)) as opened:
+        lab = LibvirtLab(opened.hosts["contract"])
+        yield lab
+        lab.close()
+
+
+@pytest.fixture(params=["sim", pytest.param("libvirt", marks=pytest.mark.e2e)])
+def lab(request: pytest.FixtureRequest) -> Any:
+    """Give each hypervisor in turn."""
+    return request.getfixturevalue(f"{request.param}_lab")
+
+
+@pytest.fixture
+def guest(lab: Lab) -> Domain:
+    """Give a guest that runs; whatever a test leaves of it is put right by the next."""
+    lab.bench.leave()
+    found = lab.steady_guest()
+    image = lab.managed / f"{found.name}.save"
+    if image.is_dir():
+        image.rmdir()
+    now: Domain = lab.bench.hypervisor("find_domain", found.uuid)
+    if now.has_managed_save:
+        lab.bench.hypervisor("managed_save_remove", found.uuid)
+    if not now.is_active:
+        lab.bench.hypervisor("start", found.uuid, 0)
+        lab.wait_counting(found)
+    elif not now.is_running:
+        lab.bench.hypervisor("resume", found.uuid)
+    fresh: Domain = lab.bench.hypervisor("find_domain", found.uuid)
+    assert fresh.is_running, fresh
+    return fresh
+
+
+@pytest.fixture
+def new_guest(lab: Lab) -> Iterator[Callable[..., Domain]]:
+    """Give a function that adds guests, taken away after the test."""
+    made: list[Domain] = []
+
+    def make(**options: Any) -> Domain:
+        made.append(lab.make_guest(**options))
+        return made[-1]
+
+    yield make
+    for domain in made:
+        lab.remove(domain)
