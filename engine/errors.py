@@ -161,6 +161,10 @@ class HypervisorUnreachableError(HypervisorError):
     is_transient = True
 
 
+class GuestGoneError(HypervisorError):
+    """The guest ended by itself while it was worked on: there is nothing to put back."""
+
+
 class NoDomainError(EngineError):
     """The hypervisor knows no such domain."""
 

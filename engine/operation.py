@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from engine.cancel import CancelToken
-from engine.errors import EngineError
+from engine.errors import EngineError, GuestGoneError, HypervisorUnreachableError, NoDomainError
 from engine.hypervisor.port import Domain, Hypervisor
 from engine.observer import Observer
 from engine.steps import Step
@@ -17,6 +17,7 @@ from engine.steps import Step
 #: Seconds that libvirt gets to put a guest back after a failed operation.
 PUT_BACK_SECONDS: Final = 10.0
 _POLL_SECONDS: Final = 0.05
+_GONE_HINT: Final = "libvirt's log of the domain says why; start it, or restore an image of it"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,17 +52,17 @@ class Operation:
         """See that the guest is as it was before a failed operation; resume it if libvirt did not.
 
         Raises:
-            EngineError: it is not, and could not be put right.
+            GuestGoneError: it is not there any more.
+            EngineError: it is not as it was, and could not be put right.
         """
         deadline = time.monotonic() + PUT_BACK_SECONDS
-        while True:
-            now = self.hypervisor.find_domain(before.uuid)
-            if now.run_id == before.run_id and now.state == before.state:
-                return
+        while (now := self._find_again(before, deadline)).state != before.state:
             if time.monotonic() > deadline:
                 break
             time.sleep(_POLL_SECONDS)
-        if before.is_running and now.state == "paused" and now.run_id == before.run_id:
+        else:
+            return
+        if before.is_running and now.state == "paused":
             self.hypervisor.resume(before.uuid)
             return
         raise EngineError(
@@ -70,6 +71,29 @@ class Operation:
             before.state,
             "look at it with virsh dominfo",
         )
+
+    def _find_again(self, before: Domain, deadline: float) -> Domain:
+        """Return the same run of the guest; wait for a libvirt that is being started anew.
+
+        Raises:
+            GuestGoneError: that run is over.
+            HypervisorUnreachableError: nobody answers until the deadline (time.monotonic()).
+        """
+        while True:
+            try:
+                now = self.hypervisor.find_domain(before.uuid)
+            except NoDomainError as error:
+                raise GuestGoneError(before.name, "the guest ended by itself", "", _GONE_HINT) from error
+            except HypervisorUnreachableError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(_POLL_SECONDS)
+                continue
+            if now.run_id != before.run_id:
+                raise GuestGoneError(
+                    before.name, f"the guest ended by itself, it is {now.state}", "", _GONE_HINT
+                )
+            return now
 
     def paused_seconds(self, uuid: str, since: float) -> float:
         """Return how long the guest's CPUs stood still after the instant `since` (time.monotonic())."""

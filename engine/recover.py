@@ -162,13 +162,13 @@ def _settle(staging: Path, record: Record, open_hypervisor: Callable[[], Hypervi
     work = Staging(place, record)
     # libvirt lets the guest of a native save go before we could record that the image is whole.
     is_whole = record.state == PREPARED or (record.data_path == "native" and _is_complete(work.image))
-    may_be_only_copy = record.op == "save" and is_whole and guest is None
+    may_be_only_copy = record.op in {"save", "checkpoint"} and is_whole and guest is None
     if may_be_only_copy and work.image.exists():
         try:
             path = work.publish()
         except EngineError as error:
             return [_told("undecided", record, staging, f"the image could not be published: {error}")]
-        return [_told("published", record, path, "the guest had been let go; its image is whole")]
+        return [_told("published", record, path, "the guest is gone; its image is whole")]
     done = []
     if guest is not None and record.was_running and guest.state == "paused" and not guest.is_paused_by_user:
         try:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -19,7 +20,7 @@ from engine.directio.feed import Feed, RawFeed, ZstdFeed
 from engine.directio.ratelimit import RateLimit
 from engine.directio.target import DirectFile, open_direct
 from engine.directio.writer import write_stream
-from engine.errors import EngineError, InvalidArgumentError, UndecidedError
+from engine.errors import EngineError, GuestGoneError, InvalidArgumentError, UndecidedError
 from engine.flags import BypassPolicy, SaveFlags
 from engine.hypervisor.call import HypervisorCall
 from engine.hypervisor.stream import SaveStream
@@ -155,12 +156,14 @@ class StreamSave:
             self._is_only_copy = self._kind.guest_ends
             stream.commit(call)
         except BaseException:
-            self._abort(stream, call)
+            with self._kept_if_gone():
+                self._abort(stream, call)
             self._is_only_copy = False
             raise
         call.wait()
         stream.close()
-        self._check_committed(call)
+        with self._kept_if_gone():
+            self._check_committed(call)
         operation.reach(Step.COMMITTED)
         return self._publish(manifest)
 
@@ -254,6 +257,20 @@ class StreamSave:
         if call.has_begun:
             self._operation.put_back(self._plan.domain)
             self._operation.observer.guest("resumed")
+
+    @contextmanager
+    def _kept_if_gone(self) -> Iterator[None]:
+        """Publish a whole image whose guest turns out to have ended by itself: nothing else is left of it."""
+        try:
+            yield
+        except GuestGoneError as error:
+            if not self._staging.is_prepared:
+                raise
+            self._is_only_copy = True
+            path = self._staging.publish()
+            raise GuestGoneError(
+                error.where, error.found, "", f"its image, just taken, is whole: {path}"
+            ) from error
 
     def _check_committed(self, call: HypervisorCall) -> None:
         """Raise libvirt's error if the image is not to be published.

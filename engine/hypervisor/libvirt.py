@@ -10,7 +10,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 import libvirt
@@ -54,6 +54,8 @@ _ERRORS: Final[dict[int, type[EngineError]]] = {
     libvirt.VIR_ERR_RESOURCE_BUSY: DomainBusyError,
     libvirt.VIR_ERR_ACCESS_DENIED: PathNotAllowedError,
 }
+#: What the client library says when libvirtd went away in the middle of a call.
+_CONNECTION_CODES: Final = frozenset({libvirt.VIR_ERR_SYSTEM_ERROR, libvirt.VIR_ERR_INTERNAL_ERROR})
 _STATES: Final = {
     libvirt.VIR_DOMAIN_NOSTATE: "no state",
     libvirt.VIR_DOMAIN_RUNNING: "running",
@@ -101,6 +103,8 @@ def _translated(where: str, hint: str = "") -> Iterator[None]:
     except libvirt.libvirtError as error:
         code = error.get_error_code()
         kind = _ERRORS.get(code, HypervisorError)
+        if error.get_error_domain() == libvirt.VIR_FROM_RPC and code in _CONNECTION_CODES:
+            kind = HypervisorUnreachableError
         raise kind(where, error.get_error_message() or str(error), "", hint, code) from error
 
 
@@ -112,20 +116,28 @@ class LibvirtHypervisor:
     def __init__(self, uri: str, *, read_only: bool = False) -> None:
         _start_event_loop()
         self.uri = uri
-        opener: Callable[[str], Any] = libvirt.openReadOnly if read_only else libvirt.open
+        self._opener: Callable[[str], Any] = libvirt.openReadOnly if read_only else libvirt.open
+        self._pauses: defaultdict[str, list[tuple[float, str]]] = defaultdict(list)
+        self._connect()
+        self.driver = str(self._conn.getType()).lower()
+
+    def _connect(self) -> None:
         try:
-            self._conn = opener(uri)
+            self._conn = self._opener(self.uri)
         except libvirt.libvirtError as error:
             raise HypervisorUnreachableError(
-                uri,
+                self.uri,
                 f"cannot connect: {error.get_error_message()}",
                 "a libvirt that answers",
-                f"is libvirtd running, and may this user talk to it? try: virsh -c {uri} list",
+                f"is libvirtd running, and may this user talk to it? try: virsh -c {self.uri} list",
                 error.get_error_code(),
             ) from error
-        self.driver = str(self._conn.getType()).lower()
-        self._pauses: defaultdict[str, list[tuple[float, str]]] = defaultdict(list)
         self._callback = self._watch_lifecycle()
+
+    def _reconnect(self) -> None:
+        """Connect anew if libvirtd went away: it is started again, and somebody has to look at the guest."""
+        if not self._conn.isAlive():
+            self._connect()
 
     def _watch_lifecycle(self) -> int | None:
         try:
@@ -156,6 +168,7 @@ class LibvirtHypervisor:
 
     def list_domains(self) -> list[Domain]:
         """Return every domain, running or not, sorted by name."""
+        self._reconnect()
         with _translated(self.uri):
             found = self._conn.listAllDomains()
         domains = []
@@ -171,6 +184,7 @@ class LibvirtHypervisor:
         return self._describe(self._lookup(name_or_uuid), with_memory=True)
 
     def _lookup(self, name_or_uuid: str) -> Any:
+        self._reconnect()
         hint = f"virsh -c {self.uri} list --all shows the domains"
         for look_up in (self._conn.lookupByName, self._conn.lookupByUUIDString):
             try:
@@ -190,8 +204,11 @@ class LibvirtHypervisor:
         with _translated(domain.name()):
             maximum = domain.maxMemory()
             state, reason = domain.state()
-            run_id = domain.ID()
-            job = domain.jobInfo()[0] if run_id >= 0 and self.driver == "qemu" else 0
+            # The object keeps the number it was looked up with, even if the guest has ended since.
+            run_id = domain.ID() if state != libvirt.VIR_DOMAIN_SHUTOFF else -1
+            job = self._job(domain) if run_id >= 0 else libvirt.VIR_DOMAIN_JOB_NONE
+            if job is None:
+                run_id, state, job = -1, libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_JOB_NONE
             return Domain(
                 name=domain.name(),
                 uuid=domain.UUIDString(),
@@ -205,6 +222,17 @@ class LibvirtHypervisor:
                 has_managed_save=self._has_managed_save(domain),
                 running_job="" if job == libvirt.VIR_DOMAIN_JOB_NONE else f"job of type {job}",
             )
+
+    def _job(self, domain: Any) -> int | None:
+        """Return the type of the job that runs on an active domain; None if it has ended meanwhile."""
+        if self.driver != "qemu":
+            return int(libvirt.VIR_DOMAIN_JOB_NONE)
+        try:
+            return int(domain.jobInfo()[0])
+        except libvirt.libvirtError as error:
+            if error.get_error_code() == libvirt.VIR_ERR_OPERATION_INVALID:
+                return None
+            raise
 
     def _resident(self, domain: Any) -> int:
         try:
@@ -247,6 +275,7 @@ class LibvirtHypervisor:
 
     def restore(self, path: str, dxml: str | None, flags: int) -> None:
         """Start a guest from path."""
+        self._reconnect()
         with _translated(self.uri):
             self._conn.restoreFlags(path, dxml, flags)
 
@@ -313,8 +342,8 @@ class LibvirtHypervisor:
             domain.abortJob()
 
     def close(self) -> None:
-        """End the connection."""
-        with _translated(self.uri):
+        """End the connection; one that libvirtd has ended already is no error of what was done through it."""
+        with suppress(libvirt.libvirtError):
             if self._callback is not None:
                 self._conn.domainEventDeregisterAny(self._callback)
             self._conn.close()

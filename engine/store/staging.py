@@ -31,6 +31,8 @@ class Staging:
         #: False once the directory turned out to be another job's, or another attempt's.
         self._is_ours = True
         self.image = place.staging / IMAGE_NAME
+        #: The image is whole and durable, and its record says so.
+        self.is_prepared = False
 
     def create(self) -> None:
         """Make the directory and its record, durably.
@@ -70,6 +72,7 @@ class Staging:
             self._write(XML_NAME, domain_xml)
         self._write(MANIFEST_NAME, manifest)
         self._write_record(PREPARED)
+        self.is_prepared = True
 
     def publish(self, manifest: str | None = None) -> Path:
         """Make the image visible under its final name; return that name.

@@ -34,6 +34,7 @@ TABLE = {
     "PathNotAllowedError": (23, 88, False),
     "HypervisorError": (30, 1, False),
     "HypervisorUnreachableError": (30, 38, True),
+    "GuestGoneError": (30, 1, False),
     "NoDomainError": (31, 42, False),
     "DomainBusyError": (32, 68, True),
     "WrongStateError": (33, 55, False),
