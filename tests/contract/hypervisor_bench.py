@@ -205,7 +205,13 @@ class Bench:
             raise call.error
 
     def engine(
-        self, method: str, *arguments: Any, cancel_at: str = "", managed: str = "", **options: Any
+        self,
+        method: str,
+        *arguments: Any,
+        cancel_at: str = "",
+        managed: str = "",
+        read_only: bool = False,
+        **options: Any,
     ) -> Any:
         """Call an engine of its own; with `cancel_at` it is cancelled at that step."""
         cancel = CancelToken()
@@ -215,6 +221,7 @@ class Bench:
             host="bench",
             store=self.folder / "store",
             managed_save_dir=managed or None,
+            read_only=read_only,
             observer=StepCanceller(cancel, cancel_at),
             cancel=cancel,
         ) as engine:

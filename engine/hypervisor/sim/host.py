@@ -30,6 +30,7 @@ from engine.hypervisor.sim.owner import read_boot_id
 
 #: Seconds between two looks at something that another process is to change.
 POLL_SECONDS: Final = 0.005
+_NEXT_RUN: Final = "next-run"
 #: No domain has it.
 _NO_UUID: Final = str(UUID(int=0))
 _EVENTS: Final = {RUNNING: "resumed", PAUSED: "paused"}
@@ -55,8 +56,11 @@ class SimHost:
         with self.locked():
             if marker.exists():
                 return
+            last = 0
             for domain in populate():
                 self._write(domain)
+                last = max(last, domain.run_id)
+            self._replace(self.directory / _NEXT_RUN, str(last + 1))
             self._replace(marker, description)
 
     @contextmanager
@@ -167,8 +171,8 @@ class SimHost:
 
     def new_run_id(self) -> int:
         """Return the number of the next run; only while `locked`."""
-        path = self.directory / "next-run"
-        number = int(path.read_text()) if path.exists() else 1
+        path = self.directory / _NEXT_RUN
+        number = int(path.read_text())
         self._replace(path, str(number + 1))
         return number
 
