@@ -17,6 +17,7 @@ from engine.image.manifest import Manifest
 from engine.operation import Operation
 from engine.outcome import BypassReport, Outcome
 from engine.preflight import SavePlan
+from engine.store.record import Record, read_boot_id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +50,22 @@ class Transfer:
     def throughput(self) -> float:
         """Return bytes per second."""
         return self.size / max(self.seconds, 1e-9)
+
+
+def describe_record(operation: Operation, plan: SavePlan, *, op: str, data_path: str = "stream") -> Record:
+    """Return what recovery has to know of an operation that is about to write."""
+    return Record(
+        job_id=operation.job_id,
+        op=op,
+        domain=plan.domain.name,
+        domain_uuid=plan.domain.uuid,
+        run_id=plan.domain.run_id,
+        was_running=plan.domain.is_running,
+        final=str(plan.place.final),
+        is_point=plan.place.is_point,
+        boot_id=read_boot_id(),
+        data_path=data_path,
+    )
 
 
 def describe_image(

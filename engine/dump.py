@@ -11,7 +11,7 @@ import os
 import time
 from pathlib import Path
 
-from engine.describe import Transfer, describe_image, describe_outcome
+from engine.describe import Transfer, describe_image, describe_outcome, describe_record
 from engine.directio.buffers import BufferRing
 from engine.directio.feed import RawFeed
 from engine.directio.target import DirectFile, open_direct
@@ -24,7 +24,6 @@ from engine.operation import Operation
 from engine.outcome import Outcome
 from engine.preflight import SavePlan, preflight_save
 from engine.steps import Step
-from engine.store.record import Record, read_boot_id
 from engine.store.staging import Staging
 from engine.store.workspace import lock_domain, open_workspace
 
@@ -52,7 +51,7 @@ def core_dump(
         lock_domain(operation.runtime_dir, plan.domain.uuid, plan.domain.name),
         open_workspace(operation.runtime_dir, operation.job_id, plan.place.staging) as workspace,
     ):
-        staging = Staging(plan.place, _record(operation, plan))
+        staging = Staging(plan.place, describe_record(operation, plan, op="dump"))
         try:
             staging.create()
             operation.reach(Step.STAGING)
@@ -83,20 +82,6 @@ def core_dump(
     operation.reach(Step.DONE)
     state = operation.hypervisor.find_domain(plan.domain.uuid).state if plan.domain.is_persistent else ""
     return describe_outcome(operation, manifest, str(path), state=state)
-
-
-def _record(operation: Operation, plan: SavePlan) -> Record:
-    return Record(
-        job_id=operation.job_id,
-        op="dump",
-        domain=plan.domain.name,
-        domain_uuid=plan.domain.uuid,
-        run_id=plan.domain.run_id,
-        was_running=plan.domain.is_running,
-        final=str(plan.place.final),
-        is_point=plan.place.is_point,
-        boot_id=read_boot_id(),
-    )
 
 
 def _transfer(

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from engine.cancel import CancelToken
-from engine.describe import Transfer, describe_image, describe_outcome
+from engine.describe import Transfer, describe_image, describe_outcome, describe_record
 from engine.directio.buffers import BufferRing
 from engine.directio.reader import read_stream
 from engine.directio.target import DirectFile, open_direct
@@ -24,7 +24,6 @@ from engine.outcome import Outcome
 from engine.preflight import SavePlan
 from engine.steps import Step
 from engine.store.images import read_head
-from engine.store.record import Record, read_boot_id
 from engine.store.staging import Staging
 from engine.store.workspace import lock_domain, open_workspace
 
@@ -69,19 +68,7 @@ class NativeSave:
         self._channels = channels
         self._failures: list[BypassFailure] = []
         self._is_only_copy = False
-        record = Record(
-            job_id=operation.job_id,
-            op="save",
-            domain=plan.domain.name,
-            domain_uuid=plan.domain.uuid,
-            run_id=plan.domain.run_id,
-            was_running=plan.domain.is_running,
-            final=str(plan.place.final),
-            is_point=plan.place.is_point,
-            boot_id=read_boot_id(),
-            data_path="native",
-        )
-        self._staging = Staging(plan.place, record)
+        self._staging = Staging(plan.place, describe_record(operation, plan, op="save", data_path="native"))
 
     def run(self) -> Outcome:
         """Do it; no staging is left unless it may hold the only copy of a guest."""

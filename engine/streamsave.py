@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from engine.describe import Transfer, describe_image, describe_outcome
+from engine.describe import Transfer, describe_image, describe_outcome, describe_record
 from engine.directio.buffers import BufferRing
 from engine.directio.feed import Feed, RawFeed, ZstdFeed
 from engine.directio.ratelimit import RateLimit
@@ -31,7 +31,6 @@ from engine.outcome import Outcome
 from engine.preflight import SavePlan
 from engine.steps import Step
 from engine.store.images import read_head
-from engine.store.record import Record, read_boot_id
 from engine.store.staging import Staging
 from engine.store.workspace import lock_domain, open_workspace
 
@@ -101,18 +100,7 @@ class StreamSave:
         self._called_at = 0.0
         #: The guest has been let go, or may have been: the image in staging must not be thrown away.
         self._is_only_copy = False
-        record = Record(
-            job_id=operation.job_id,
-            op=kind.op,
-            domain=plan.domain.name,
-            domain_uuid=plan.domain.uuid,
-            run_id=plan.domain.run_id,
-            was_running=plan.domain.is_running,
-            final=str(plan.place.final),
-            is_point=plan.place.is_point,
-            boot_id=read_boot_id(),
-        )
-        self._staging = Staging(plan.place, record)
+        self._staging = Staging(plan.place, describe_record(operation, plan, op=kind.op))
 
     def run(self) -> Outcome:
         """Do it; no staging is left unless it may hold the only copy of a guest."""
