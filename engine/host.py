@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path
@@ -94,8 +95,9 @@ def _check_space(store: Path, domains: list[Domain]) -> str:
 
 
 def _check_runtime_dir(runtime_dir: Path) -> str:
-    if not runtime_dir.exists():
-        nearest = next(parent for parent in runtime_dir.parents if parent.exists())
+    # Not Path.exists(): it raises where one may not look, which check_directory() says better.
+    if not os.path.exists(runtime_dir):  # noqa: PTH110
+        nearest = next(parent for parent in runtime_dir.parents if os.path.exists(parent))  # noqa: PTH110
         check_directory(nearest)
         return f"{runtime_dir} will be made when it is needed"
     _check_private(runtime_dir)

@@ -10,7 +10,7 @@ from engine.describe import recall_outcome
 from engine.errors import ImageFormatError
 from engine.image.manifest import parse_manifest
 from engine.outcome import Outcome
-from engine.store.places import IMAGE_NAME, manifest_of
+from engine.store.places import IMAGE_NAME, manifest_of, spare_of
 
 #: What became of the guest, by operation.
 _STATES: Final = {"save": "saved", "checkpoint": "running"}
@@ -41,7 +41,7 @@ def _candidates(job_id: str, *, to: Path | None, store: Path | None) -> Iterator
     """Yield each path that the job may have published, with the image there."""
     if to is not None:
         # The second is where it goes when the name was taken meanwhile.
-        for path in (to, to.with_name(f"{to.name}.{job_id}")):
+        for path in (to, spare_of(to, job_id)):
             yield path, path
     elif store is not None:
         for path in store.glob(f"*/*-{job_id}"):

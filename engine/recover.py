@@ -113,10 +113,18 @@ def _remove_workspaces(runtime_dir: Path, job_id: str | None) -> list[Path]:
 
 def _stagings(directories: Sequence[Path], job_id: str | None) -> Iterator[Path]:
     """Yield every staging directory of stores and of directories that files were saved into."""
-    name = job_id or "*"
     for directory in directories:
-        for pattern in (f"{STAGING_NAME}/{name}", f"{FILE_STAGING_PREFIX}{name}"):
-            yield from (path for path in directory.glob(pattern) if path.is_dir())
+        points = _list_directories(directory / STAGING_NAME)
+        files = [path for path in _list_directories(directory) if path.name.startswith(FILE_STAGING_PREFIX)]
+        yield from (path for path in (*points, *files) if job_id in {None, _job_of(path)})
+
+
+def _list_directories(directory: Path) -> list[Path]:
+    """Return the directories in one; none where there is nothing that this user's engines could have made."""
+    try:
+        return [path for path in directory.iterdir() if path.is_dir()]
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return []
 
 
 def _recover_staging(

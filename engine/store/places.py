@@ -98,7 +98,8 @@ def check_target(to: Path, job_id: str) -> None:
         TargetExistsError: image or manifest of that name exist.
         StorageError: its directory is missing, none, or not writable.
     """
-    if to.is_dir():
+    # Not Path.is_dir(): it raises where one may not look, which check_directory() says better.
+    if os.path.isdir(to):  # noqa: PTH112
         raise InvalidArgumentError(str(to), "a directory", "a file name", "add a name, such as guest.save")
     for taken in (to, manifest_of(to)):
         if os.path.lexists(taken):
@@ -131,9 +132,17 @@ def check_directory(directory: Path) -> None:
     Raises:
         StorageError: missing, no directory, or not writable.
     """
-    if not directory.exists():
-        raise StorageError(str(directory), "no such directory", "one that exists", f"mkdir -p {directory}")
-    if not directory.is_dir():
+    try:
+        mode = directory.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise StorageError(
+            str(directory), "no such directory", "one that exists", f"mkdir -p {directory}"
+        ) from error
+    except OSError as error:
+        raise StorageError(
+            str(directory), error.strerror or str(error), "a directory this user may look into"
+        ) from error
+    if not stat.S_ISDIR(mode):
         raise StorageError(str(directory), "not a directory", "a directory")
     if not os.access(directory, os.W_OK | os.X_OK):
         raise StorageError(
@@ -150,7 +159,7 @@ def check_store(store: Path) -> None:
     Raises:
         StorageError: missing with a parent that is missing too, no directory, or not writable.
     """
-    if not store.exists():
+    if not os.path.exists(store):  # noqa: PTH110 - as above
         check_directory(store.parent)
         try:
             store.mkdir(mode=0o700)
@@ -165,7 +174,7 @@ def find_image(path: Path) -> Path:
     Raises:
         StorageError: nothing there, or nothing readable.
     """
-    image = path / IMAGE_NAME if path.is_dir() else path
+    image = path / IMAGE_NAME if os.path.isdir(path) else path  # noqa: PTH112 - as above
     try:
         # To open a FIFO would wait for whoever writes to it.
         if not stat.S_ISREG(image.stat().st_mode):

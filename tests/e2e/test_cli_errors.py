@@ -202,6 +202,16 @@ def test_target_directory_that_is_not_writable(run: Runner, untouched: Guest, fo
     assert not list(folder.iterdir())
 
 
+def test_target_directory_that_may_not_be_entered(run: Runner, untouched: Guest, folder: Path) -> None:
+    """20 as well, for it and for what is below: nothing about it is unexpected."""
+    folder.chmod(0o000)
+    try:
+        for target in (folder / "image.save", folder / "below" / "image.save"):
+            _assert_refused(run("save", untouched.name, "--to", target), 20, str(target.parent))
+    finally:
+        folder.chmod(0o700)
+
+
 def test_existing_target_is_kept(run: Runner, untouched: Guest, folder: Path, sandbox: Sandbox) -> None:
     """20, and the old file is what it was: nothing is ever overwritten."""
     target = folder / "image.save"
