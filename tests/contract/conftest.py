@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -53,6 +55,9 @@ class Lab(Protocol):
 
     def wait_counting(self, guest: Domain) -> int:
         """Wait until it has counted on; return what to."""
+
+    def kill_daemon(self) -> None:
+        """End the daemon as a crash does; the next call finds another one."""
 
     def start_engine(self, **request: Any) -> subprocess.Popen[str]:
         """Start an engine process."""
@@ -111,6 +116,10 @@ class SimLab:
             assert time.monotonic() < deadline, "the guest does not count"
             time.sleep(0.002)
         return now
+
+    def kill_daemon(self) -> None:
+        """End the daemon as a crash does; the next call finds another one."""
+        self.person.crash()
 
     def start_engine(self, **request: Any) -> subprocess.Popen[str]:
         """Start an engine process."""
@@ -176,6 +185,11 @@ class LibvirtLab:
     def wait_counting(self, guest: Domain) -> int:
         """Wait until it has counted on; return what to."""
         return self._guests[guest.uuid].wait_counting()
+
+    def kill_daemon(self) -> None:
+        """End the daemon as a crash does; the next call finds another one."""
+        pid = int((self.host.runtime_dir / "libvirt/libvirtd.pid").read_text())
+        os.kill(pid, signal.SIGKILL)
 
     def start_engine(self, **request: Any) -> subprocess.Popen[str]:
         """Start an engine process."""

@@ -198,7 +198,9 @@ class Bench:
             stream.send(memoryview(data)[head : len(data) - cut])
             stream.finish()
         except BrokenPipeError as error:
-            raise stream.abort(call) or error from error
+            refusal = stream.abort(call)
+            stream.close()
+            raise refusal or error from error
         assert call.wait(PATIENCE), "the call never returned"
         stream.close()
         if call.error is not None:
@@ -323,6 +325,8 @@ def main() -> None:
             answer = False, getattr(bench, method)(*arguments, **options)
         except (EngineError, AssertionError, OSError) as error:
             answer = True, error
+        except Exception as error:  # noqa: BLE001 - the tests are told of whatever gets out of the port
+            answer = True, AssertionError(f"no error of the engine's: {type(error).__name__}: {error}")
         write_frame(target, answer)
 
 

@@ -16,6 +16,7 @@ from engine.errors import (
     DomainXmlError,
     EngineError,
     HypervisorError,
+    HypervisorUnreachableError,
     InvalidArgumentError,
     NoDomainError,
     NotSupportedError,
@@ -538,6 +539,20 @@ def test_aborted_job(lab: Lab, guest: Domain) -> None:
 
     assert caught.value.libvirt_code == 78
     assert_as_before(lab, guest)
+
+
+def test_daemon_that_dies_takes_no_guest_with_it(lab: Lab, guest: Domain) -> None:
+    """The call fails, the next one finds a daemon again, and that one has put the guest back."""
+    lab.bench.begin_save(guest.uuid)
+
+    lab.kill_daemon()
+    with pytest.raises(HypervisorUnreachableError) as caught:
+        lab.bench.abort()
+
+    assert caught.value.libvirt_code == 38
+    assert lab.bench.wait_state(guest.uuid, "running") == "running"
+    assert_as_before(lab, guest)
+    lab.wait_counting(guest)
 
 
 def test_checkpoint_leaves_the_guest_running(lab: Lab, guest: Domain) -> None:

@@ -24,7 +24,7 @@ _POLL_SECONDS: Final = 0.01
 
 
 class SimConnection:
-    """One connection; it dies with the daemon."""
+    """One connection; it dies with the daemon, and the next call makes it anew."""
 
     def __init__(self, uri: str, settings: SimSettings, host: SimHost, *, read_only: bool) -> None:
         self.uri = uri
@@ -32,16 +32,20 @@ class SimConnection:
         self.host = host
         self._read_only = read_only
         self._is_closed = False
-        daemon = read_daemon(host.directory)
+        self.opened_at = time.monotonic()
+        self._connect()
+
+    def _connect(self) -> None:
+        daemon = read_daemon(self.host.directory)
         if not daemon.answers:
             raise HypervisorUnreachableError(
-                uri,
+                self.uri,
                 "cannot connect: Connection refused",
                 "a libvirt that answers",
-                "its daemon is away",
+                "the simulated daemon is away: try again",
             )
+        #: How often the daemon had died when the connection was made.
         self._deaths = daemon.deaths
-        self.opened_at = time.monotonic()
         self.reach("connect", "call")
 
     def begin(self, op: str, *, where: str = "", call: str = "") -> None:
@@ -52,6 +56,8 @@ class SimConnection:
             where: the domain it is about.
             call: libvirt's name of a call that changes something; a read-only connection refuses it.
         """
+        if not self._is_closed and read_daemon(self.host.directory).deaths != self._deaths:
+            self._connect()
         self.check()
         if call and self._read_only:
             found = f"operation forbidden: read only access prevents {call}"
@@ -69,7 +75,7 @@ class SimConnection:
 
     def lost(self) -> EngineError:
         """Return the error of a call whose daemon has died."""
-        return failure(INTERNAL_ERROR, self.uri, "internal error: client socket is closed")
+        return HypervisorUnreachableError(self.uri, "End of file while reading data: Input/output error")
 
     def reach(
         self,

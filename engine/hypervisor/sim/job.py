@@ -16,7 +16,6 @@ from typing import Final, Self
 from engine.directio.ratelimit import RateLimit
 from engine.errors import EngineError, NoDomainError
 from engine.hypervisor.sim.codes import (
-    INTERNAL_ERROR,
     OPERATION_ABORTED,
     OPERATION_FAILED,
     OPERATION_INVALID,
@@ -107,7 +106,8 @@ class SimJob:
         if domain is None or domain.run_id != self.before.run_id:
             raise failure(OPERATION_FAILED, name, "operation failed: domain is no longer running")
         if domain.job is None or domain.job.token != self._token:
-            raise failure(INTERNAL_ERROR, name, "internal error: the job was taken away")
+            # Only the daemon's death takes a job away; the connection may have been made anew since.
+            raise self._connection.lost()
         if domain.job.is_aborted:
             found = f"operation aborted: job 'domain {self.kind}' canceled by client"
             raise failure(OPERATION_ABORTED, name, found)
