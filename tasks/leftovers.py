@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -14,7 +15,7 @@ from engine.errors import EngineError, PathNotAllowedError
 from engine.outcome import Outcome
 from engine.published import find_published
 from engine.recover import Recovery
-from engine.store.places import check_allowed
+from engine.store.places import check_allowed, plan_file, plan_point
 from tasks.config import HostSettings
 from tasks.metrics import WorkerMetrics
 
@@ -89,11 +90,20 @@ class Leftovers:
         found = [*before, *self._put_right([target] if target else [], job_id)]
         recoveries = tuple(one for one in found if one.job_id == job_id)
         undecided = next((one.detail for one in recoveries if one.kind == "undecided"), "")
+        if not undecided and any(path.exists() for path in self._stagings(job_id, target)):
+            undecided = "another process puts it right at this moment"
         if undecided:
             self._found[job_id] = before
         return Remains(
             outcome=self._find_outcome(job_id, op, target), recoveries=recoveries, undecided=undecided
         )
+
+    def _stagings(self, job_id: str, target: Path | None) -> list[Path]:
+        """Return where the job may have been writing."""
+        if target is not None:
+            return [plan_file(target, job_id).staging] if self._allowed_folders([target]) else []
+        store = self._settings.store
+        return [] if store is None else [plan_point(store, "", job_id, datetime.now(UTC)).staging]
 
     def _find_outcome(self, job_id: str, op: str, target: Path | None) -> Outcome | None:
         if op not in _IMAGE_MAKING:

@@ -20,6 +20,13 @@ from tasks.errors import UsageError
         {"store": Path("/store")},
         {"is_local": True, "host": "alpha"},
         {"is_local": True, "is_waiting": False},
+        {"op": "start", "params": {"autodestroy": True}},
+        {"params": {"data_path": "native", "compress": "zstd"}},
+        {"params": {"image_format": "sparse"}},
+        {"params": {"channels": 2}},
+        {"op": "dump", "params": {}},
+        {"op": "dump", "params": {"to": "x", "crash": True, "live": True}},
+        {"op": "dump", "params": {"to": "x", "format": "kdump-zlib"}},
     ],
 )
 def test_contradiction_is_refused(fields: dict[str, Any]) -> None:

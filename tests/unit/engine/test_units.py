@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.units import GiB, KiB, MiB, format_size, parse_size, round_up
+from engine.units import GiB, KiB, MiB, format_size, parse_seconds, parse_size, round_up
 
 
 @pytest.mark.parametrize(
@@ -67,3 +67,19 @@ def test_rounding_up_is_least(size: int, block_size: int) -> None:
 
     assert rounded % block_size == 0
     assert 0 <= rounded - size < block_size
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("2", 2.0), ("2s", 2.0), ("500ms", 0.5), ("1.5 min", 90.0), ("2m", 120.0), ("1h", 3600.0)],
+)
+def test_durations_are_read_as_operators_write_them(text: str, seconds: float) -> None:
+    """Seconds where no unit is given."""
+    assert parse_seconds(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("text", ["", "s", "-1s", "2 weeks", "1e3", "inf", "nan", "9" * 400])
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    """A text that is no duration is a ValueError that shows it."""
+    with pytest.raises(ValueError, match="is no duration"):
+        parse_seconds(text)

@@ -10,6 +10,7 @@ import pytest
 
 from engine import recover as engine_recover
 from engine.recover import Recovery
+from engine.store.staging import lock_directory
 from tasks.config import HostSettings
 from tasks.envelope import Envelope
 from tasks.journal import Journal
@@ -361,3 +362,27 @@ def test_what_cannot_be_decided_is_tried_again(  # noqa: PLR0917
     assert staging.exists() is not comes_back
     steps = [json.loads(told.body)["body"].get("step") for told in journal.list_unsent(100)]
     assert steps.count("stream") == 1, "no event is taken over twice"
+
+
+def test_job_that_another_process_puts_right_is_waited_for(  # noqa: PLR0917
+    journal: Journal,
+    supervisor: Supervisor,
+    metrics: WorkerMetrics,
+    leftovers: Leftovers,
+    make_envelope: MakeEnvelope,
+    store: Path,
+    wait_until: Callable[..., Any],
+) -> None:
+    """`fleetsave doctor` at the same moment: its lock is no living engine, and the job not lost."""
+    envelope = make_envelope()
+    left_behind(journal, supervisor, envelope, COMMITTING)
+    held = lock_directory(leave_image(store, envelope.job_id))
+    assert held is not None
+
+    [thread] = recover_jobs(journal, supervisor, metrics, leftovers)
+
+    wait_until(thread.is_alive)
+    assert [entry.job_id for entry in journal.list_unfinished()] == [envelope.job_id]
+    os.close(held)
+    thread.join(20)
+    assert end_of(journal, envelope)[0] is JobState.SUCCEEDED
