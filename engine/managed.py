@@ -56,16 +56,35 @@ def managed_save(
     operation.reach(Step.PREFLIGHT)
     native = _Native(operation=operation, domain=domain, policy=policy)
     plain = int(flags & ~SaveFlags.BYPASS_CACHE)
-    native.run(
-        lambda bypass: operation.hypervisor.managed_save(
-            domain.uuid, plain | (SaveFlags.BYPASS_CACHE if bypass else 0)
+    try:
+        native.run(
+            lambda bypass: operation.hypervisor.managed_save(
+                domain.uuid, plain | (SaveFlags.BYPASS_CACHE if bypass else 0)
+            )
         )
-    )
+    except EngineError:
+        _keep_state(operation, domain)
+        raise
     native.settle()
     was_running = domain.is_running
     if flags & (SaveFlags.RUNNING | SaveFlags.PAUSED):
         was_running = SaveFlags.RUNNING in flags
     return native.outcome("managed-save", was_running=was_running, state="saved")
+
+
+def _keep_state(operation: Operation, before: Domain) -> None:
+    """Give the guest of a failed managed save the state it had.
+
+    libvirt forgets that state when it is called with RUNNING or PAUSED; here the flags
+    cannot be kept from it, since the image's header is not ours to write.
+    """
+    now = operation.hypervisor.find_domain(before.uuid)
+    if now.run_id != before.run_id or now.state == before.state:
+        return
+    if before.is_running and now.state == "paused":
+        operation.hypervisor.resume(before.uuid)
+    elif before.state == "paused" and now.is_running:
+        operation.hypervisor.suspend(before.uuid)
 
 
 def managed_save_remove(operation: Operation, name: str) -> Outcome:

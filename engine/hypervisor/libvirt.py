@@ -136,7 +136,9 @@ class LibvirtHypervisor:
 
     def _reconnect(self) -> None:
         """Connect anew if libvirtd went away: it is started again, and somebody has to look at the guest."""
-        if not self._conn.isAlive():
+        with _translated(self.uri):
+            is_alive = self._conn.isAlive()
+        if not is_alive:
             self._connect()
 
     def _watch_lifecycle(self) -> int | None:
@@ -334,6 +336,12 @@ class LibvirtHypervisor:
         domain = self._lookup(uuid)
         with _translated(domain.name()):
             domain.resume()
+
+    def suspend(self, uuid: str) -> None:
+        """Stop the guest's CPUs."""
+        domain = self._lookup(uuid)
+        with _translated(domain.name()):
+            domain.suspend()
 
     def abort_job(self, uuid: str) -> None:
         """Stop the job that runs on the domain."""

@@ -109,6 +109,9 @@ class Hypervisor(Protocol):
     def resume(self, uuid: str) -> None:
         """Let the guest's CPUs run (virDomainResume)."""
 
+    def suspend(self, uuid: str) -> None:
+        """Stop the guest's CPUs (virDomainSuspend)."""
+
     def abort_job(self, uuid: str) -> None:
         """Stop the job that runs on the domain (virDomainAbortJob)."""
 
