@@ -21,8 +21,7 @@ from engine.errors import (
 )
 from engine.hypervisor.port import Domain
 from engine.steps import Step
-from tests.contract.conftest import Lab
-from tests.contract.test_hypervisor_contract import assert_as_before, new_file, now
+from tests.contract.hypervisor_lab import Lab, assert_as_before, new_file, now
 
 PAUSED, CRASH = 4, 1
 #: Steps that come with the guest as it was before, whatever happens then.
