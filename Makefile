@@ -5,11 +5,13 @@ BIN := .venv/bin
 ARGS :=
 # How long make fuzz takes.
 SECONDS := 60
+# How many engines make soak kills.
+N := 200
 
 .DEFAULT_GOAL := help
 # One after the other, whatever -j says: the tests have to come last, and they need the machine for themselves.
 .NOTPARALLEL:
-.PHONY: help setup demo test fuzz check lint types contracts lock clean
+.PHONY: help setup demo test fuzz faults soak pause check lint types contracts lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +27,15 @@ test: setup ## run all tests that CI runs
 
 fuzz: setup ## feed broken images, manifests, records, requests to the parsers: make fuzz SECONDS=600
 	@$(BIN)/python tests/fuzz/run.py --seconds $(SECONDS)
+
+faults: setup ## strike real guests with every fault at every step; write docs/fault-matrix.md anew: ten minutes
+	@FULL=1 FAULT_MATRIX=write $(BIN)/python -m pytest tests/e2e/faults/test_fault_matrix.py $(ARGS)
+
+soak: setup ## kill engines at random instants on real guests: make soak N=200
+	@$(BIN)/python tests/soak/run.py --kills $(N) $(ARGS)
+
+pause: setup ## measure for how long a checkpoint stops a guest with 1 GiB of memory in use
+	@$(BIN)/python tests/soak/pause.py $(ARGS)
 
 check: lint types contracts test ## run all that CI runs: lint, types, contracts, tests
 
