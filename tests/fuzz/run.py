@@ -55,8 +55,10 @@ def fuzz(name: str, seconds: int, folder: Path) -> int:
         "-print_final_stats=1",
         str(corpus),
     ]
+    # The kernel counts the largest size of whoever forks as the new program's own; libFuzzer would take a
+    # large test process for its own appetite. A small shell forks once more.
     done = subprocess.run(
-        command,
+        ["sh", "-c", '"$@"; exit $?', "sh", *command],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -110,6 +110,10 @@ class Target:
                         done += os.write(self.fd, rest)
                     except BlockingIOError:
                         continue
+                    except BrokenPipeError:
+                        # Whose daemon is dead learns that first, as libvirt's own clients do.
+                        self._check()
+                        raise
 
 
 class Source:
