@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from engine.directio.probe import PROBE_PREFIX
 from engine.errors import DomainBusyError, EngineError, ImageFormatError, ImageIncompleteError
 from engine.hypervisor.port import Domain, Hypervisor
 from engine.image.header import HEADER_SIZE, parse_header
@@ -59,6 +60,7 @@ def recover(
     """
     # The runtime directories first: a path that libvirt may still open must lead nowhere.
     targets = _remove_workspaces(runtime_dir, job_id)
+    _remove_probes(directories)
     candidates = {*targets, *_stagings(directories, job_id)}
     done: list[Recovery] = []
     for staging in sorted(candidates):
@@ -109,6 +111,14 @@ def _remove_workspaces(runtime_dir: Path, job_id: str | None) -> list[Path]:
         remove_workspace(directory)
         os.close(lock)
     return targets
+
+
+def _remove_probes(directories: Sequence[Path]) -> None:
+    """Remove trial files; one that is in use has no need of its name any more."""
+    for directory in directories:
+        for path in directory.glob(f"{PROBE_PREFIX}*"):
+            if path.is_file():
+                path.unlink(missing_ok=True)
 
 
 def _stagings(directories: Sequence[Path], job_id: str | None) -> Iterator[Path]:

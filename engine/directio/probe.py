@@ -13,6 +13,8 @@ from engine.directio.target import open_direct, storage_error
 from engine.flags import BypassPolicy
 from engine.units import MiB, round_up
 
+#: Beginning of the name that a trial file has for an instant.
+PROBE_PREFIX: Final = ".fleetsave-probe-"
 #: Bytes written on trial: enough to be more than one request, over in milliseconds.
 TRIAL_SIZE: Final = 4 * MiB
 
@@ -24,10 +26,12 @@ def probe_direct_io(directory: Path, policy: BypassPolicy) -> float:
         BypassError: `require`, and it did not work or left pages in the cache.
         StorageError, NoSpaceError: nothing can be written there.
     """
-    path = directory / f".fleetsave-probe-{secrets.token_hex(8)}"
+    path = directory / f"{PROBE_PREFIX}{secrets.token_hex(8)}"
     try:
         file = open_direct(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, policy)
         try:
+            # Now, not at the end: whoever is killed while it writes leaves nothing behind.
+            path.unlink()
             size = round_up(TRIAL_SIZE, file.block_size)
             block = BufferRing(count=1, size=size).take()
             assert block is not None
