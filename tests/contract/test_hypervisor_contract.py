@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -131,9 +132,24 @@ def test_daemon_that_dies_takes_no_guest_with_it(lab: Lab, guest: Domain) -> Non
         lab.bench.abort()
 
     assert caught.value.libvirt_code == 38
+    wait_answer(lab)
     assert lab.bench.wait_state(guest.uuid, "running") == "running"
     assert_as_before(lab, guest)
     lab.wait_counting(guest)
+
+
+def wait_answer(lab: Lab) -> None:
+    """Return once the daemon that is being started anew answers; a client may come too early."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            lab.bench.list_domains()
+        except HypervisorUnreachableError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+        else:
+            return
 
 
 def test_read_only_connection_changes_nothing(lab: Lab, guest: Domain) -> None:
