@@ -116,9 +116,9 @@ def _remove_workspaces(runtime_dir: Path, job_id: str | None) -> list[Path]:
 def _remove_probes(directories: Sequence[Path]) -> None:
     """Remove trial files; one that is in use has no need of its name any more."""
     for directory in directories:
-        for path in directory.glob(f"{PROBE_PREFIX}*"):
-            if path.is_file():
-                path.unlink(missing_ok=True)
+        for entry in _list_entries(directory):
+            if entry.name.startswith(PROBE_PREFIX) and entry.is_file(follow_symlinks=False):
+                Path(entry).unlink(missing_ok=True)
 
 
 def _stagings(directories: Sequence[Path], job_id: str | None) -> Iterator[Path]:
@@ -130,9 +130,15 @@ def _stagings(directories: Sequence[Path], job_id: str | None) -> Iterator[Path]
 
 
 def _list_directories(directory: Path) -> list[Path]:
-    """Return the directories in one; none where there is nothing that this user's engines could have made."""
+    """Return the directories in one."""
+    return [Path(entry) for entry in _list_entries(directory) if entry.is_dir(follow_symlinks=False)]
+
+
+def _list_entries(directory: Path) -> list[os.DirEntry[str]]:
+    """Return what is in a directory; nothing where this user's engines cannot have made anything."""
     try:
-        return [path for path in directory.iterdir() if path.is_dir()]
+        with os.scandir(directory) as entries:
+            return list(entries)
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         return []
 
