@@ -27,6 +27,7 @@ _COMMANDS: Final = {
     "domains": "cli.domains:domains",
     "points": "cli.points:points",
     "image": "cli.image:image",
+    "dxml": "cli.dxml.group:dxml",
     "worker": "cli.worker:worker",
     "doctor": "cli.doctor:doctor",
     "demo": "cli.demo.command:demo",

@@ -1,0 +1,1 @@
+"""Check and rewrite domain XML on the command line."""
