@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Final
 
 from engine.errors import ImageFormatError
+from engine.image.edit import edit_head
 from engine.image.head import ImageHead
 from engine.image.header import HEADER_SIZE, ImageFormat
 from engine.units import MiB
@@ -21,38 +22,57 @@ else:
 _STEP_SIZE: Final = 1 * MiB
 
 
-def head_for_hypervisor(head: ImageHead, first_bytes: bytes) -> bytes:
-    """Return what libvirt shall see at its first look: of a zstd image, the head of a raw one."""
-    if head.header.format is not ImageFormat.ZSTD:
-        return first_bytes
-    raw = replace(head.header, format=ImageFormat.RAW).pack()
-    return raw + first_bytes[HEADER_SIZE : head.header.stream_offset]
+def front_for_hypervisor(
+    head: ImageHead, first_bytes: bytes, *, path: str, domain_xml: str | None = None
+) -> bytes:
+    """Return what libvirt shall see before the memory: of a zstd image, the head of a raw one.
+
+    Args:
+        head: of the image.
+        first_bytes: of the file, the whole head at least.
+        path: named in errors.
+        domain_xml: in place of the image's own; None keeps that, to the byte.
+
+    Raises:
+        ImageFormatError: the XML is larger than any head may be.
+    """
+    header, front = head.header, first_bytes[: head.header.stream_offset]
+    if header.format is ImageFormat.ZSTD:
+        header = replace(header, format=ImageFormat.RAW)
+        front = header.pack() + front[HEADER_SIZE:]
+    if domain_xml is None:
+        return front
+    return edit_head(replace(head, header=header), path=path, domain_xml=domain_xml).data
 
 
 class ImageSender:
     """Takes the file's bytes in order, sends the raw image on.
 
     Args:
-        head: of the image.
-        send_first: takes the first bytes of the raw image.
+        head: the file's first bytes, up to the memory, as they were when the image was looked at.
+        front: what stands before the memory of the image that is sent.
+        is_packed: the memory is a zstd stream.
+        send_first: takes the front.
         send: takes the rest.
-        on_first: called before the first bytes are sent.
+        on_first: called before the front is sent.
     """
 
     def __init__(
         self,
-        head: ImageHead,
+        head: bytes,
+        front: bytes,
+        *,
+        is_packed: bool,
         send_first: Callable[[memoryview], None],
         send: Callable[[memoryview], None],
         on_first: Callable[[], None],
     ) -> None:
-        self._head = head
+        self._head = memoryview(head)
+        self._front = memoryview(front)
         self._send_first = send_first
         self._send = send
         self._on_first = on_first
         self._is_first = True
-        self._head_left = head.header.stream_offset
-        is_packed = head.header.format is ImageFormat.ZSTD
         self._decompressor = ZstdDecompressor() if is_packed else None
 
     def deliver(self, data: memoryview) -> None:
@@ -60,16 +80,17 @@ class ImageSender:
 
         Raises:
             BrokenPipeError: nobody wants them any more.
-            ImageFormatError: they are no zstd stream.
+            ImageFormatError: they are no zstd stream, or the head is not what it was.
         """
-        head, rest = data[: self._head_left], data[self._head_left :]
-        self._head_left -= len(head)
+        size = min(len(self._head), len(data))
+        if data[:size] != self._head[:size]:
+            raise ImageFormatError("image", "its head changed while it was read", "the same", "try again")
+        self._head = self._head[size:]
         if self._is_first:
             self._is_first = False
             self._on_first()
-            self._send_first(memoryview(head_for_hypervisor(self._head, bytes(head))))
-        elif head:
-            self._send(head)
+            self._send_first(self._front)
+        rest = data[size:]
         if self._decompressor is None:
             self._send(rest)
         else:

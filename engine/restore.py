@@ -16,7 +16,7 @@ from engine.flags import BypassPolicy, SaveFlags
 from engine.hypervisor.call import HypervisorCall
 from engine.hypervisor.stream import RestoreStream
 from engine.image.header import ImageFormat
-from engine.imagesender import ImageSender, head_for_hypervisor
+from engine.imagesender import ImageSender, front_for_hypervisor
 from engine.native import run_with_policy
 from engine.operation import Operation
 from engine.outcome import Outcome
@@ -159,11 +159,15 @@ class _Restore:
     def _feed(self, stream: RestoreStream, call: HypervisorCall) -> Transfer:
         """Send the image into libvirt's hands, the last bytes only when all of it is proven."""
         operation, image = self._operation, self._image
-        stream.send_head(head_for_hypervisor(image.head, image.first_bytes), call)
+        head = image.head.header
+        front = front_for_hypervisor(image.head, image.first_bytes, path=str(image.file.path))
+        stream.send_head(front, call)
         operation.reach(Step.OPENED)
         began = time.monotonic()
         sender = ImageSender(
-            image.head,
+            image.first_bytes[: head.stream_offset],
+            front,
+            is_packed=head.format is ImageFormat.ZSTD,
             send_first=lambda data: stream.send_first(data, call),
             send=stream.send,
             on_first=lambda: operation.reach(Step.STREAM),

@@ -5,6 +5,7 @@ import random
 import struct
 import subprocess
 import threading
+from collections.abc import Callable
 
 import pytest
 from hypothesis import example, given, settings
@@ -15,7 +16,7 @@ from engine.directio.feed import Feed, RawFeed, ZstdFeed
 from engine.errors import CancelledError, ImageFormatError
 from engine.image.head import parse_head
 from engine.image.header import HEADER_SIZE, ImageFormat
-from engine.imagesender import ImageSender, head_for_hypervisor
+from engine.imagesender import ImageSender, front_for_hypervisor
 from tests.data.libvirt_peer import make_image
 
 XML = "<domain><name>web-1</name></domain>"
@@ -54,7 +55,27 @@ def feed_all(data: bytes, *, level: int | None, buffer_size: int) -> bytes:
     return b"".join(parts)
 
 
-def send_all(image: bytes, piece_size: int) -> bytes:
+def make_sender(
+    image: bytes,
+    send_first: Callable[[memoryview], None],
+    send: Callable[[memoryview], None],
+    on_first: Callable[[], None] = lambda: None,
+    *,
+    domain_xml: str | None = None,
+) -> ImageSender:
+    """Return a sender of an image file, as a restore makes it."""
+    head = parse_head(image, path="a.save")
+    return ImageSender(
+        image[: head.header.stream_offset],
+        front_for_hypervisor(head, image, path="a.save", domain_xml=domain_xml),
+        is_packed=head.header.format is ImageFormat.ZSTD,
+        send_first=send_first,
+        send=send,
+        on_first=on_first,
+    )
+
+
+def send_all(image: bytes, piece_size: int, domain_xml: str | None = None) -> bytes:
     """Return what libvirt gets of an image file, delivered in pieces."""
     received = bytearray()
     calls: list[str] = []
@@ -63,8 +84,8 @@ def send_all(image: bytes, piece_size: int) -> bytes:
         calls.append("first")
         received.extend(data)
 
-    sender = ImageSender(
-        parse_head(image, path="a.save"), send_first, received.extend, lambda: calls.append("on_first")
+    sender = make_sender(
+        image, send_first, received.extend, lambda: calls.append("on_first"), domain_xml=domain_xml
     )
     for offset in range(0, len(image), piece_size):
         sender.deliver(memoryview(image)[offset : offset + piece_size])
@@ -117,9 +138,34 @@ def test_libvirt_sees_a_raw_head() -> None:
     """At its first look, too: the format in the header is raw, everything else is as it was saved."""
     image = make_image(XML, b"memory")
 
-    seen = head_for_hypervisor(parse_head(as_zstd(image), path="a.save"), as_zstd(image))
+    seen = front_for_hypervisor(parse_head(as_zstd(image), path="a.save"), as_zstd(image), path="a.save")
 
-    assert seen[:HEAD_SIZE] == image[:HEAD_SIZE]
+    assert seen == image[:HEAD_SIZE]
+
+
+@pytest.mark.parametrize("level", [None, 1])
+@pytest.mark.parametrize("added", [0, 100_000])
+def test_another_xml_takes_the_place_of_the_image_s_own(level: int | None, added: int) -> None:
+    """The memory behind it is the same, also where the XML needs more room than the image has."""
+    image = make_image(XML, MEMORY)
+    packed = image if level is None else as_zstd(feed_all(image, level=level, buffer_size=65536))
+    xml = XML.replace("web-1", "web-2" + added * " ")
+
+    sent = send_all(packed, 4096, domain_xml=xml)
+
+    head = parse_head(sent, path="sent")
+    assert head.domain_xml == xml
+    assert head.header.format is ImageFormat.RAW
+    assert sent[head.header.stream_offset :] == MEMORY
+
+
+def test_head_that_changes_between_two_looks_is_told() -> None:
+    """What libvirt was shown first must be what the checksum was made of."""
+    image = make_image(XML, MEMORY)
+    sender = make_sender(image, lambda _data: None, lambda _data: None)
+
+    with pytest.raises(ImageFormatError, match="changed while it was read"):
+        sender.deliver(memoryview(image.replace(b"web-1", b"web-2")))
 
 
 @pytest.mark.parametrize("lost", [1, 100, 1000])
@@ -141,12 +187,7 @@ def test_image_that_unpacks_to_a_flood_is_sent_in_small_pieces() -> None:
     """A hostile image cannot make us hold what it unpacks to."""
     packed = as_zstd(feed_all(make_image(XML, bytes(64 << 20)), level=1, buffer_size=65536))
     sizes: list[int] = []
-    sender = ImageSender(
-        parse_head(packed, path="a.save"),
-        lambda data: sizes.append(len(data)),
-        lambda data: sizes.append(len(data)),
-        lambda: None,
-    )
+    sender = make_sender(packed, lambda data: sizes.append(len(data)), lambda data: sizes.append(len(data)))
 
     sender.deliver(memoryview(packed))
     sender.finish()
