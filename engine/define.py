@@ -16,23 +16,22 @@ from engine.cancel import CancelToken
 from engine.checksum import Checksum
 from engine.directio.buffers import BufferRing
 from engine.directio.checksum import StreamChecksum
-from engine.directio.copy import copy_blocks, share_blocks
 from engine.directio.reader import read_stream
 from engine.directio.target import DirectFile, open_direct, storage_error
 from engine.domxml.changes import Change, list_changes
 from engine.domxml.document import check_same_domain, identity_of, parse_domain_xml
 from engine.domxml.facts import has_hidden_secrets, hide_secrets, machine_facts
+from engine.editcopy import check_written, write_edited
 from engine.errors import AbiError, DomainXmlError, InvalidArgumentError, StorageError, TryAgainError
 from engine.examine import locate_image, name_errors
 from engine.flags import BypassPolicy, SaveFlags
-from engine.image.edit import STREAM_SHIFT, EditedHead, edit_head
+from engine.image.edit import EditedHead, edit_head
 from engine.image.manifest import Manifest
 from engine.observer import Observer, SilentObserver
 from engine.preflight import check_flags
 from engine.steps import Step
-from engine.store.images import OpenImage, open_image, read_head
+from engine.store.images import OpenImage, open_image
 from engine.store.replacement import Replacement, keep_owner
-from engine.units import round_up
 from engine.verify import compare
 
 #: Of a definition, in order. From PUBLISHED on the image is the new one.
@@ -40,8 +39,6 @@ DEFINE_STEPS: Final = (
     Step.PREFLIGHT, Step.STAGING, Step.DRAINED, Step.SYNCED, Step.VERIFIED, Step.PREPARED, Step.PUBLISHED,
     Step.DONE,
 )  # fmt: skip
-#: Bytes of a block as stat(2) counts them.
-_STAT_BLOCK: Final = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,7 +236,7 @@ class _Define:
     def _write(self, file: DirectFile) -> Manifest | None:
         """Make the image durable in staging, look at it from the disk; return its manifest, if it has one."""
         try:
-            self._fill(file)
+            self._has_shared_blocks = write_edited(self._old, self._edited, file, on_progress=self._copied)
             keep_owner(file.fd, self._looked_at)
         except OSError as error:
             raise storage_error(str(self._old.file.path), error, "making the new image") from error
@@ -247,32 +244,11 @@ class _Define:
         file.truncate(self._size)
         file.sync()
         self._reach(Step.SYNCED)
-        head, _ = read_head(file)
-        if head != self._edited.head:
-            raise StorageError(
-                str(file.path), "the head read back is not the one written", "", "check the disk"
-            )
+        check_written(file, self._edited)
         manifest = None if self._old.manifest is None else self._renew(self._old.manifest, file)
         file.check_bypassed()
         self._reach(Step.VERIFIED)
         return manifest
-
-    def _fill(self, file: DirectFile) -> None:
-        """Write the memory, shared where possible, then the front over it."""
-        old, shift = self._old, self._edited.shift
-        stream_offset = old.head.header.stream_offset
-        # The front's last block is the memory's first: it is written with the front.
-        begin = stream_offset // STREAM_SHIFT * STREAM_SHIFT
-        self._has_shared_blocks = share_blocks(old.file, file, begin, shift)
-        if not self._has_shared_blocks:
-            if self._looked_at.st_blocks * _STAT_BLOCK >= old.size:
-                file.reserve(self._size)
-            copy_blocks(old.file, file, begin, shift, old.size, on_progress=self._copied)
-        front = self._edited.data + old.first_bytes[stream_offset : round_up(stream_offset, file.block_size)]
-        buffer = BufferRing(count=1, size=round_up(len(front), file.block_size)).take()
-        assert buffer is not None
-        buffer[: len(front)] = front
-        file.write_at(buffer, 0)
 
     def _copied(self, done_bytes: int) -> None:
         self._cancel.raise_if_cancelled(str(self._old.file.path))
