@@ -22,7 +22,7 @@ from engine.domxml.changes import Change, list_changes
 from engine.domxml.document import check_same_domain, identity_of, parse_domain_xml
 from engine.domxml.facts import has_hidden_secrets, hide_secrets, machine_facts
 from engine.editcopy import check_written, write_edited
-from engine.errors import AbiError, DomainXmlError, InvalidArgumentError, StorageError, TryAgainError
+from engine.errors import AbiError, DomainXmlError, InvalidArgumentError, TryAgainError
 from engine.examine import locate_image, name_errors
 from engine.flags import BypassPolicy, SaveFlags
 from engine.image.edit import EditedHead, edit_head
