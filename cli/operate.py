@@ -18,14 +18,23 @@ from cli.output import name_point, open_console, print_json, print_table
 _IMAGE_MAKING: Final = frozenset({"save", "checkpoint"})
 
 
-def operate(order: Order, *, dxml: str | None = None, is_dry_run: bool = False) -> int:
+def operate(
+    order: Order, *, dxml: str | None = None, rules: str | None = None, is_dry_run: bool = False
+) -> int:
     """Do what the order says (or find out what stands in its way), print it, and return the exit code.
+
+    Args:
+        order: what to do.
+        dxml: domain XML for the restore, whole text.
+        rules: in its place, the rules that make it.
+        is_dry_run: only look.
 
     Raises:
         EngineError: nothing was begun, or nobody waits for it any more; the sentence says which.
     """
-    if dxml is not None:
-        order = replace(order, params={**order.params, "dxml": dxml})
+    texts = {"dxml": dxml, "rules": rules}
+    if given := {key: text for key, text in texts.items() if text is not None}:
+        order = replace(order, params={**order.params, **given})
     if is_dry_run:
         from cli.dryrun import try_out
 

@@ -55,6 +55,13 @@ dxml_option: Final = click.option(
     type=click.Path(path_type=Path),
     help="Domain XML to use on restore; only host-specific parts may differ from the guest's.",
 )
+rewrite_option: Final = click.option(
+    "--rewrite",
+    "rules",
+    metavar="RULES",
+    type=click.Path(path_type=Path),
+    help="TOML file of rules that make the dxml from the guest's own XML; docs/DXML.md has them.",
+)
 bypass_option: Final = click.option(
     "--bypass-cache",
     type=click.Choice(["require", "prefer", "off"]),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from engine.errors import DomainXmlError, StorageError
+from cli.textfile import read_text
 from tasks.errors import RefusedJobError, UsageError
 from tasks.params import check_together
 
@@ -105,17 +105,20 @@ def read_dxml(file: Path | None) -> str | None:
         StorageError: it cannot be read.
         DomainXmlError: too large to be domain XML, or no text.
     """
+    return _read_text(file, "--dxml", "domain XML", "virsh dumpxml shows one")
+
+
+def read_rules(file: Path | None) -> str | None:
+    """Return the text of the file of rules, None for None; the host reads what it says.
+
+    Raises:
+        StorageError: it cannot be read.
+        DomainXmlError: too large for rules, or no text.
+    """
+    return _read_text(file, "--rewrite", "rules", "docs/DXML.md says what they look like")
+
+
+def _read_text(file: Path | None, option: str, what: str, hint: str) -> str | None:
     if file is None:
         return None
-    where = f"--dxml {file}"
-    try:
-        with file.open("rb") as opened:
-            data = opened.read(DXML_SIZE_MAX + 1)
-    except OSError as error:
-        raise StorageError(where, error.strerror or str(error), "a readable file of domain XML") from error
-    if len(data) > DXML_SIZE_MAX:
-        raise DomainXmlError(where, "too large for domain XML", f"at most {DXML_SIZE_MAX} bytes")
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        raise DomainXmlError(where, f"no UTF-8: {error}", "domain XML", "virsh dumpxml shows one") from error
+    return read_text(file, where=f"{option} {file}", what=what, size_max=DXML_SIZE_MAX, hint=hint)

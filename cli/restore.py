@@ -16,9 +16,10 @@ from cli.options import (
     given,
     paused_option,
     place_options,
+    rewrite_option,
     running_option,
 )
-from cli.order import Order, read_dxml
+from cli.order import Order, read_dxml, read_rules
 
 
 @click.command(
@@ -27,11 +28,20 @@ from cli.order import Order, read_dxml
         "fleetsave restore 20260131T220000Z-5f0c...            a restore point by its name, on its host",
         "fleetsave restore /srv/web-1.save --host alpha        an image file on a host",
         "fleetsave restore web-1.save --dxml new.xml --paused  with other domain XML, not yet running",
+        "fleetsave restore web-1.save --rewrite to-kvm2.toml   with XML changed by rules: renamed disks, say",
+        "fleetsave restore web-1.save --as web-1-test --rewrite copies.toml   beside the original",
         "fleetsave restore web-1.save --local                  here, without broker and catalog",
     ),
 )
 @click.argument("path", metavar="POINT|PATH")
 @dxml_option
+@rewrite_option
+@click.option(
+    "--as",
+    "new_name",
+    metavar="NAME",
+    help="Start a copy of this name beside the original: with a UUID and MACs of its own, on other disks.",
+)
 @running_option
 @paused_option
 @click.option("--reset-nvram", is_flag=True, help="Start with a fresh copy of the firmware's variables.")
@@ -42,6 +52,8 @@ def restore(
     path: str,
     *,
     dxml: Path | None,
+    rules: Path | None,
+    new_name: str | None,
     running: bool,
     paused: bool,
     reset_nvram: bool,
@@ -56,6 +68,7 @@ def restore(
     """
     params = given(
         path=path,
+        new_name=new_name,
         bypass_cache=bypass_cache,
         running=running,
         paused=paused,
@@ -63,4 +76,4 @@ def restore(
         data_path=data_path,
     )
     order = Order(op="restore", params=params, **place)
-    return operate(order, dxml=read_dxml(dxml))
+    return operate(order, dxml=read_dxml(dxml), rules=read_rules(rules))

@@ -22,11 +22,12 @@ from cli.options import (
     image_format_option,
     paused_option,
     place_options,
+    rewrite_option,
     running_option,
     store_option,
     to_option,
 )
-from cli.order import Order, read_dxml
+from cli.order import Order, read_dxml, read_rules
 
 #: Options that the engine is told of.
 _PARAMS: Final = (
@@ -42,6 +43,7 @@ _PARAMS: Final = (
         "fleetsave save web-1 web-2 db-1                       several at once, wherever they run",
         "fleetsave save web-1 --to /srv/images/web-1.save      one image file on web-1's host",
         "fleetsave save web-1 --dxml new.xml --paused          changed for the restore, and paused then",
+        "fleetsave save web-1 --rewrite to-kvm2.toml           changed by rules: renamed disks, say",
         "fleetsave save web-1 --compress zstd --bandwidth 400MiB/s   smaller, and no faster than that",
         "fleetsave save web-1 --data-path native --image-format sparse --channels 4",
         "fleetsave save web-1 --local --to web-1.save --json   here, without broker and catalog",
@@ -51,6 +53,7 @@ _PARAMS: Final = (
 @domains_argument
 @to_option
 @dxml_option
+@rewrite_option
 @running_option
 @paused_option
 @bypass_option
@@ -62,7 +65,9 @@ _PARAMS: Final = (
 @dry_run_option
 @store_option
 @place_options
-def save(domains: tuple[str, ...], *, dxml: Path | None, is_dry_run: bool, **options: Any) -> int:
+def save(
+    domains: tuple[str, ...], *, dxml: Path | None, rules: Path | None, is_dry_run: bool, **options: Any
+) -> int:
     """Save running or paused domains: whole, checked and durable, or not at all.
 
     A guest that was saved has ended; fleetsave restore starts it again where it was. A save that
@@ -70,4 +75,4 @@ def save(domains: tuple[str, ...], *, dxml: Path | None, is_dry_run: bool, **opt
     """
     params = given(**{name: options.pop(name) for name in _PARAMS})
     order = Order(op="save", domains=domains, params=params, **options)
-    return operate(order, dxml=read_dxml(dxml), is_dry_run=is_dry_run)
+    return operate(order, dxml=read_dxml(dxml), rules=read_rules(rules), is_dry_run=is_dry_run)

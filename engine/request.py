@@ -39,6 +39,10 @@ class EngineRequest:
     store: str | None = None
     #: Domain XML to use on restore, whole text.
     dxml: str | None = None
+    #: Rules that make the dxml, whole text of a TOML document.
+    rules: str | None = None
+    #: Restore: name of the copy to start beside the original; None = the domain itself.
+    new_name: str | None = None
     running: bool = False
     paused: bool = False
     reset_nvram: bool = False

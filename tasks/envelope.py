@@ -14,19 +14,17 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from tasks.errors import RefusedJobError
-from tasks.params import OPERATION_PARAMS, check_params, malformed
+from tasks.params import NAME_LENGTH_MAX, OPERATION_PARAMS, check_params, is_domain_name, malformed
 
 ENVELOPE_VERSION: Final = 1
 #: Bytes of canonical JSON; a domain XML in it is the only thing that grows.
 ENVELOPE_SIZE_MAX: Final = 1024 * 1024
 ATTEMPTS_MAX: Final = 1000
-NAME_LENGTH_MAX: Final = 255
 
 _JOB_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}")
 _HOST: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
 _TIME: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z")
 _NONCE: Final = re.compile(r"[0-9a-f]{32}")
-_UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +110,7 @@ def check_job(op: str, domain: str | None, params: Mapping[str, Any]) -> None:
     if op == "restore":
         if domain is not None:
             raise malformed("domain", domain, "null: the image says which domain")
-    elif not _is_name(domain):
+    elif not is_domain_name(domain):
         raise malformed("domain", domain, f"1 to {NAME_LENGTH_MAX} printable characters, no slash")
     check_params(op, params)
 
@@ -202,14 +200,3 @@ _FIELDS: Final[Mapping[str, tuple[Callable[[object], bool], str]]] = {
     "nonce": (_matches(_NONCE), "32 hex digits"),
     "key_id": (lambda value: value is None, "null: this version signs nothing"),
 }
-
-
-def _is_name(value: object) -> bool:
-    """Tell whether the value can name a domain without reaching into a path or a log line."""
-    return (
-        isinstance(value, str)
-        and 0 < len(value) <= NAME_LENGTH_MAX
-        and "/" not in value
-        and value not in {".", ".."}
-        and not _UNPRINTABLE.search(value)
-    )

@@ -17,19 +17,22 @@ from tasks.errors import RefusedJobError
 #: What each operation may be told.
 OPERATION_PARAMS: Final[Mapping[str, frozenset[str]]] = {
     "save": frozenset(
-        {"to", "dxml", "running", "paused", "bypass_cache", "compress", "bandwidth"}
+        {"to", "dxml", "rules", "running", "paused", "bypass_cache", "compress", "bandwidth"}
         | {"data_path", "image_format", "channels"}
     ),
     "checkpoint": frozenset(
         {"to", "running", "paused", "bypass_cache", "compress", "bandwidth", "max_guest_pause"}
     ),
-    "restore": frozenset({"path", "dxml", "running", "paused", "reset_nvram", "bypass_cache", "data_path"}),
+    "restore": frozenset(
+        {"path", "dxml", "rules", "new_name", "running", "paused", "reset_nvram", "bypass_cache", "data_path"}
+    ),
     "managed-save": frozenset({"running", "paused", "bypass_cache"}),
     "managed-save-remove": frozenset(),
     "start": frozenset({"paused", "force_boot", "bypass_cache"}),
     "dump": frozenset({"to", "format", "bypass_cache", "memory_only", "crash", "live", "reset"}),
 }
 PATH_LENGTH_MAX: Final = 4096
+NAME_LENGTH_MAX: Final = 255
 #: zstd's own range, without the levels that need gigabytes.
 ZSTD_LEVELS: Final = range(1, 20)
 #: zstd's own default.
@@ -53,8 +56,8 @@ _DUMP_FLAGS: Final[Mapping[str, DumpFlags]] = {
 }
 #: The same name and meaning on both sides.
 _PLAIN: Final = (
-    "to", "path", "dxml", "running", "paused", "reset_nvram", "force_boot", "bypass_cache", "bandwidth",
-    "data_path", "image_format", "channels",
+    "to", "path", "dxml", "rules", "new_name", "running", "paused", "reset_nvram", "force_boot",
+    "bypass_cache", "bandwidth", "data_path", "image_format", "channels",
 )  # fmt: skip
 
 
@@ -103,6 +106,8 @@ def check_together(op: str, params: Mapping[str, Any]) -> None:
     """
     if params.get("running") and params.get("paused"):
         raise malformed("params", "both running and paused", "one of them")
+    if params.get("dxml") is not None and params.get("rules") is not None:
+        raise malformed("params", "both dxml and rules", "one of them: rules make a dxml")
     is_native = params.get("data_path") == "native"
     if is_native and (params.get("compress", "none") != "none" or params.get("bandwidth")):
         raise malformed("data_path", "native with compress or bandwidth", "data_path stream for these")
@@ -117,6 +122,17 @@ def check_together(op: str, params: Mapping[str, Any]) -> None:
         raise malformed("params", f"both {' and '.join(ends)}", "one of crash, live and reset")
     if params.get("format", "raw") != "raw" and not params.get("memory_only"):
         raise malformed("format", f"{params['format']} of the whole guest", "memory_only, or format raw")
+
+
+def is_domain_name(value: object) -> bool:
+    """Tell whether the value can name a domain without reaching into a path or a log line."""
+    return (
+        isinstance(value, str)
+        and 0 < len(value) <= NAME_LENGTH_MAX
+        and "/" not in value
+        and value not in {".", ".."}
+        and not _UNPRINTABLE.search(value)
+    )
 
 
 def request_fields(params: Mapping[str, Any]) -> dict[str, Any]:
@@ -181,9 +197,13 @@ _KINDS: Final[Mapping[str, _Kind]] = {
         _is_path, f"an absolute path of at most {PATH_LENGTH_MAX} characters, without ..", may_be_null=True
     ),
     "path": _Kind(_is_path, f"an absolute path of at most {PATH_LENGTH_MAX} characters, without .."),
-    "dxml": _Kind(
-        lambda value: isinstance(value, str) and not _SURROGATE.search(value), "text", may_be_null=True
+    **dict.fromkeys(
+        ("dxml", "rules"),
+        _Kind(
+            lambda value: isinstance(value, str) and not _SURROGATE.search(value), "text", may_be_null=True
+        ),
     ),
+    "new_name": _Kind(is_domain_name, f"1 to {NAME_LENGTH_MAX} printable characters, no slash"),
     "bypass_cache": _Kind(
         lambda value: isinstance(value, str) and value in set(BypassPolicy), "require, prefer or off"
     ),

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from cli.order import DXML_SIZE_MAX, Order, absolute_path, read_dxml
+from cli.order import DXML_SIZE_MAX, Order, absolute_path, read_dxml, read_rules
 from engine.errors import DomainXmlError, EngineError, StorageError
 from tasks.errors import UsageError
 
@@ -52,7 +52,9 @@ def test_text_of_the_dxml_file_is_read_here(tmp_path: Path) -> None:
     file.write_text("<domain/>\n")
 
     assert read_dxml(file) == "<domain/>\n"
+    assert read_rules(file) == "<domain/>\n"
     assert read_dxml(None) is None
+    assert read_rules(None) is None
 
 
 @pytest.mark.parametrize(

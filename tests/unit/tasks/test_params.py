@@ -16,7 +16,7 @@ GOOD: dict[str, Any] = {
     "to": "/srv/a.save", "path": "/srv/a.save", "dxml": "<domain/>", "running": True, "paused": True,
     "reset_nvram": True, "force_boot": True, "bypass_cache": "prefer", "compress": "zstd:9",
     "bandwidth": 1048576, "data_path": "stream", "image_format": "sparse", "channels": 4,
-    "max_guest_pause": 2, "format": "raw", "memory_only": True, "crash": True, "live": True, "reset": True,
+    "rules": "[[disk]]", "new_name": "web-1-copy", "max_guest_pause": 2, "format": "raw", "memory_only": True, "crash": True, "live": True, "reset": True,
 }  # fmt: skip
 
 
@@ -41,6 +41,11 @@ def test_jobs_may_ask_for_every_operation_of_the_engine() -> None:
             {"to": "/srv/a.save", "paused": True, "max_pause_milliseconds": 250, "zstd_level": 19},
         ),
         ("restore", {"path": "/srv/a.save", "data_path": "native"}, {"data_path": "native"}),
+        (
+            "restore",
+            {"path": "/srv/a.save", "rules": "[[disk]]", "new_name": "web-1-copy"},
+            {"rules": "[[disk]]", "new_name": "web-1-copy", "dxml": None},
+        ),
         ("managed-save-remove", {}, {}),
         ("start", {"force_boot": True}, {"force_boot": True}),
         (
