@@ -7,8 +7,13 @@ from collections.abc import Callable, Iterator
 from uuid import uuid4
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from cli.sandbox import Guest, GuestSpec, Host, RedisServer, Sandbox
+
+# On a busy machine an example may take any time: how long it takes says nothing about what is tested.
+settings.register_profile("fleetsave", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("fleetsave")
 
 
 @pytest.fixture(scope="session")

@@ -150,7 +150,7 @@ def test_story_told_once_in_order(catalog: Catalog) -> None:
     check_end_of_story(catalog)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(order=st.permutations(STORY), again=st.lists(st.sampled_from(STORY), max_size=5))
 def test_story_told_in_any_order_and_repeated(
     tmp_path_factory: pytest.TempPathFactory, order: list[HostEvent], again: list[HostEvent]

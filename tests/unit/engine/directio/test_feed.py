@@ -99,7 +99,7 @@ def as_zstd(image: bytes) -> bytes:
     return image[:28] + struct.pack("<I", ImageFormat.ZSTD) + image[32:]
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(0, len(MEMORY)), st.sampled_from([4096, 65536, 2 << 20]))
 @example(0, 4096)
 @example((1 << 20) - HEAD_SIZE, 65536)

@@ -86,7 +86,7 @@ def read(
     return receiver, found
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(0, len(DATA)))
 @example(0)
 @example(1)
@@ -112,7 +112,7 @@ def test_every_byte_is_delivered_in_order(tmp_path_factory: pytest.TempPathFacto
     assert receiver.progress[-1] == size
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(1, len(DATA)), st.data())
 def test_damage_is_found_before_the_last_bytes_go(
     tmp_path_factory: pytest.TempPathFactory, size: int, data: st.DataObject

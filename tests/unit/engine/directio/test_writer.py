@@ -71,7 +71,7 @@ def write(  # noqa: PLR0917 - cases
         feeder.join()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.integers(0, len(DATA)), st.integers(1, 5), st.sampled_from([BypassPolicy.REQUIRE, BypassPolicy.OFF])
 )
