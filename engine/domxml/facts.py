@@ -43,12 +43,18 @@ def machine_facts(root: etree._Element) -> MachineFacts:
     memory = root.find("memory")
     cpu = root.find("cpu")
     return MachineFacts(
-        memory_bytes=None if memory is None else _scaled(memory.text or "", memory.get("unit", "KiB")),
+        memory_bytes=None if memory is None else scaled_bytes(memory.text or "", memory.get("unit", "KiB")),
         vcpus=_number(root.findtext("vcpu") or ""),
         machine="" if os_type is None else os_type.get("machine", ""),
         architecture="" if os_type is None else os_type.get("arch", ""),
         cpu="" if cpu is None else (cpu.findtext("model") or cpu.get("mode") or "").strip(),
     )
+
+
+def scaled_bytes(text: str, unit: str) -> int | None:
+    """Return an amount of memory in bytes, None where number or unit is none."""
+    number, factor = _number(text), _UNITS.get(unit.strip().lower())
+    return None if number is None or factor is None else number * factor
 
 
 def has_secrets(root: etree._Element) -> bool:
@@ -74,11 +80,6 @@ def has_hidden_secrets(root: etree._Element) -> bool:
 def _passwords(root: etree._Element) -> list[etree._Element]:
     """Return the elements that hold a password: libvirt has no others (its disks name secrets by UUID)."""
     return [element for element in root.iter("graphics") if element.get("passwd") is not None]
-
-
-def _scaled(text: str, unit: str) -> int | None:
-    number, factor = _number(text), _UNITS.get(unit.strip().lower())
-    return None if number is None or factor is None else number * factor
 
 
 def _number(text: str) -> int | None:
