@@ -99,7 +99,7 @@ def _report_points(finished: Sequence[Finished]) -> None:
 def _report_warnings(finished: Sequence[Finished]) -> None:
     for one in finished:
         for warning in (one.result or {}).get("warnings", ()):
-            click.echo(f"fleetsave: {printable(f'{one.label}: {warning}')}", err=True)
+            click.echo(f"fleetsave: warning: {printable(f'{one.label}: {warning}')}", err=True)
 
 
 def _report_failures(finished: Sequence[Finished]) -> None:

@@ -116,6 +116,8 @@ def check_fresh(
         reasons = compare_disk(entry, disk, now)
         if saved_time(entry) is None:
             reasons += compare_times(saved.image_mtime_ns, now)
+        if now.unreadable:
+            warnings.append(f"disk {disk.target} ({disk.path}) cannot be read from here: {now.unreadable}")
         if now.kind == "block" and not disk.is_readonly:
             warnings.append(
                 f"disk {disk.target} ({disk.path}) is a block device: when it was written is unknown"

@@ -62,10 +62,10 @@ def find_barrier(path: Path, user: QemuUser) -> str:
     """Return which directory on the way to a file keeps the user out, and how; "" where none does."""
     for directory in _directories(path):
         try:
+            if not stat.S_ISDIR(directory.stat().st_mode):
+                return f"{directory} is no directory"
             if not user.may(directory, _SEARCH):
                 return f"{directory} may not be {_LETTERS[_SEARCH]} by {user}"
-            if not directory.is_dir():
-                return f"{directory} is no directory"
         except FileNotFoundError:
             return f"{directory} does not exist"
         except OSError as error:

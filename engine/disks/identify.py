@@ -16,7 +16,7 @@ def identify_disks(disks: Sequence[Disk]) -> list[dict[str, Any]]:
 
     target, type, device, format, path, readonly, shareable; for a file or block device also
     size (bytes), mtime_ns, inode, generation, and for qcow2 what its head says. A source that
-    cannot be looked at has "unreadable" in place of them.
+    cannot be looked at, or into, has "unreadable" in place of what is not known.
     """
     return [_identify(disk) for disk in disks]
 
@@ -43,6 +43,8 @@ def _identify(disk: Disk) -> dict[str, Any]:
         "inode": found.inode,
         "generation": found.generation,
     }
+    if found.unreadable:
+        entry["unreadable"] = found.unreadable
     if found.qcow2 is not None:
         entry["qcow2"] = asdict(found.qcow2) | {"bitmap_list": [asdict(one) for one in found.bitmaps]}
     return entry

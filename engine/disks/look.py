@@ -43,8 +43,8 @@ class Look:
 
     #: "file", "block" or "other".
     kind: str
-    #: Bytes; of a block device all that it holds.
-    size: int
+    #: Bytes; of a block device all that it holds, None where that cannot be asked.
+    size: int | None
     #: Last change of the data, nanoseconds since 1970; of a block device meaningless.
     mtime_ns: int
     inode: int
@@ -54,12 +54,14 @@ class Look:
     qcow2: Qcow2Header | None = None
     #: Persistent bitmaps of a qcow2.
     bitmaps: tuple[Bitmap, ...] = ()
-    #: Why the file could not be read although it is there; empty where it could, or needed not.
+    #: Why this process could not read it although it is there; QEMU may well. Empty where it could.
     unreadable: str = ""
+    #: Why it is not of the format it should be; empty where it is, or where no other is known.
+    damage: str = ""
 
     @property
-    def virtual_size(self) -> int:
-        """Return the bytes that the guest sees."""
+    def virtual_size(self) -> int | None:
+        """Return the bytes that the guest sees, None where they are unknown."""
         return self.size if self.qcow2 is None else self.qcow2.virtual_size
 
 
@@ -80,7 +82,8 @@ def look_at(path: Path, *, disk_format: str) -> Look:
     """
     state = path.stat()
     kind = _kind(state.st_mode)
-    plain = Look(kind=kind, size=state.st_size, mtime_ns=state.st_mtime_ns, inode=state.st_ino)
+    size = state.st_size if kind == "file" else None
+    plain = Look(kind=kind, size=size, mtime_ns=state.st_mtime_ns, inode=state.st_ino)
     if kind == "other":
         # Opening a FIFO waits for somebody at its other end.
         return plain
@@ -90,10 +93,17 @@ def look_at(path: Path, *, disk_format: str) -> Look:
     except EngineError as error:
         return replace(plain, unreadable=error.found)
     try:
-        if disk_format == "qcow2":
-            plain = _with_head(plain, file)
-        size = os.lseek(file.fd, 0, os.SEEK_END) if kind == "block" else plain.size
-        return replace(plain, size=size, generation=_read_generation(file.fd))
+        # On NFS an open asks the server, a stat may answer from memory.
+        state = os.fstat(file.fd)
+        size = os.lseek(file.fd, 0, os.SEEK_END) if kind == "block" else state.st_size
+        found = Look(
+            kind=kind,
+            size=size,
+            mtime_ns=state.st_mtime_ns,
+            inode=state.st_ino,
+            generation=_read_generation(file.fd),
+        )
+        return _with_head(found, file) if disk_format == "qcow2" else found
     finally:
         if not file.is_direct:
             drop_clean_pages(file.fd)
@@ -109,14 +119,16 @@ def _with_head(plain: Look, file: DirectFile) -> Look:
     try:
         header = parse_qcow2(_read(file, 0, HEAD_SIZE), path=str(file.path))
         bitmaps = _read_bitmaps(file, header.bitmaps)
+    except ImageFormatError as error:
+        return replace(plain, damage=error.found)
     except EngineError as error:
         return replace(plain, unreadable=error.found)
     if header.data_file is None:
         return replace(plain, qcow2=header, bitmaps=bitmaps)
     try:
-        data_mtime_ns = file.path.with_name(header.data_file).stat().st_mtime_ns
+        data_mtime_ns = (file.path.parent / header.data_file).stat().st_mtime_ns
     except (OSError, ValueError) as error:
-        return replace(plain, qcow2=header, bitmaps=bitmaps, unreadable=f"its data file: {error}")
+        return replace(plain, qcow2=header, bitmaps=bitmaps, damage=f"its data file: {error}")
     return replace(plain, qcow2=header, bitmaps=bitmaps, mtime_ns=max(plain.mtime_ns, data_mtime_ns))
 
 

@@ -14,10 +14,12 @@ from typing import Any, Final
 from engine.disks.look import Look
 from engine.domxml.disks import Disk
 
-#: Seconds that a disk may be newer than an image that virsh wrote: QEMU closes its disks only
-#: when the image is whole, and libvirt gives it so long before it is killed (qemuProcessKill).
+#: Seconds that a disk may be newer than an image that virsh wrote: QEMU closes its disks only when the
+#: image is whole, and libvirt waits so long for its end (virProcessKillPainfullyDelay).
 QEMU_ENDS_SECONDS: Final = 15
 
+#: What libvirt takes a disk for whose format is not said.
+_DEFAULT_FORMAT: Final = "raw"
 _SECOND_NS: Final = 1_000_000_000
 #: What file systems and copying programs round times down to: 100 ns (SMB), microseconds, milliseconds,
 #: hundredths and whole seconds (scp, tar). Rounding down never makes a disk that was written since fit.
@@ -38,10 +40,11 @@ def compare_disk(saved: Mapping[str, Any], disk: Disk, now: Look) -> list[str]:
         now: what is there.
     """
     reasons, is_another_file = [], is_copy(saved, disk, now)
-    if isinstance(saved.get("format"), str) and saved["format"] != disk.format:
-        reasons.append(f"is {disk.format or 'of no format'}, was {saved['format'] or 'of no format'}")
-    if now.unreadable:
-        reasons.append(f"cannot be read ({now.unreadable})")
+    was_format, is_format = saved.get("format"), disk.format or _DEFAULT_FORMAT
+    if isinstance(was_format, str) and (was_format or _DEFAULT_FORMAT) != is_format:
+        reasons.append(f"is to be used as {is_format}, was {was_format or _DEFAULT_FORMAT}")
+    if now.damage and isinstance(saved.get("qcow2"), dict):
+        reasons.append(f"is no whole qcow2 any more ({now.damage})")
     reasons += _compare_sizes(saved, now)
     reasons += _compare_heads(saved.get("qcow2"), now, is_another_file)
     was_changed = saved_time(saved)
@@ -75,7 +78,9 @@ def is_copy(saved: Mapping[str, Any], disk: Disk, now: Look) -> bool:
 def saved_time(saved: Mapping[str, Any]) -> int | None:
     """Return the time of the disk's last change, nanoseconds since 1970; None where nobody noted one."""
     found = saved.get("mtime_ns")
-    return found if type(found) is int and found in _TIMES_NS else None
+    # The time of a device node is not that of the data behind it.
+    is_known = type(found) is int and found in _TIMES_NS and saved.get("type") == "file"
+    return found if is_known else None
 
 
 def _compare_sizes(saved: Mapping[str, Any], now: Look) -> list[str]:

@@ -75,7 +75,7 @@ class Qcow2Header:
     virtual_size: int
     cluster_bits: int
     l1_size: int
-    #: Where in the file the L1 table begins, bytes; another place after an internal snapshot.
+    #: Where in the file the L1 table begins, bytes; another place once it has grown.
     l1_offset: int
     #: How many internal snapshots there are.
     snapshots: int
