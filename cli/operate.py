@@ -9,7 +9,7 @@ from typing import Final
 import click
 
 from cli.display import open_display
-from cli.failure import format_failure
+from cli.failure import format_failure, printable
 from cli.finished import COLUMNS, NUMBERS, Finished, exit_code_of
 from cli.order import Order
 from cli.output import name_point, open_console, print_json, print_table
@@ -80,7 +80,7 @@ def report_queued(finished: Sequence[Finished], *, is_quiet: bool) -> None:
 
 
 def report_text(finished: Sequence[Finished], *, is_told: bool, is_quiet: bool) -> None:
-    """Print the endings that were not told yet on stdout, then one line for each failure on stderr."""
+    """Print the endings that were not told yet on stdout, then each warning and each failure on stderr."""
     if not is_told and not is_quiet:
         if len(finished) > 1:
             print_table(COLUMNS, [one.row() for one in finished], right=NUMBERS)
@@ -89,6 +89,8 @@ def report_text(finished: Sequence[Finished], *, is_told: bool, is_quiet: bool) 
         elif finished and finished[0].error is None:
             open_console().print(finished[0].sentence())
             _report_points(finished)
+    if not is_quiet:
+        _report_warnings(finished)
     _report_failures(finished)
 
 
@@ -101,6 +103,12 @@ def _report_points(finished: Sequence[Finished]) -> None:
     ]
     if rows:
         print_table(("domain", "host", "restore point"), rows)
+
+
+def _report_warnings(finished: Sequence[Finished]) -> None:
+    for one in finished:
+        for warning in (one.result or {}).get("warnings", ()):
+            click.echo(f"fleetsave: warning: {printable(f'{one.label}: {warning}')}", err=True)
 
 
 def _report_failures(finished: Sequence[Finished]) -> None:

@@ -45,6 +45,12 @@ from cli.order import Order, read_dxml, read_rules
 @running_option
 @paused_option
 @click.option("--reset-nvram", is_flag=True, help="Start with a fresh copy of the firmware's variables.")
+@click.option(
+    "--force-stale-disks",
+    is_flag=True,
+    help="Restore over disks that were written since the save, or cannot be told to be the same: the guest's "
+    "memory does not know what is on them, and may corrupt their file systems.",
+)
 @bypass_option
 @data_path_option
 @place_options
@@ -57,6 +63,7 @@ def restore(
     running: bool,
     paused: bool,
     reset_nvram: bool,
+    force_stale_disks: bool,
     bypass_cache: str,
     data_path: str | None,
     **place: Any,
@@ -64,7 +71,8 @@ def restore(
     """Start the guest of a restore point or save image where it was when it was saved.
 
     Images that virsh save made are restored, too. The image is only read, and every byte of it is
-    checked before the guest runs. fleetsave points list shows what there is to restore.
+    checked before the guest runs. Disks that were written since the save are refused. fleetsave points
+    list shows what there is to restore.
     """
     params = given(
         path=path,
@@ -73,6 +81,7 @@ def restore(
         running=running,
         paused=paused,
         reset_nvram=reset_nvram,
+        force_stale_disks=force_stale_disks,
         data_path=data_path,
     )
     order = Order(op="restore", params=params, **place)

@@ -147,9 +147,13 @@ class Engine:
         *,
         bypass_cache: BypassPolicy | str = BypassPolicy.REQUIRE,
         data_path: str = "stream",
+        force_stale_disks: bool = False,
         job_id: str | None = None,
     ) -> Outcome:
-        """Start a guest from an image or a restore point (virDomainRestoreFlags)."""
+        """Start a guest from an image or a restore point (virDomainRestoreFlags).
+
+        Disks that were written since the guest was saved are refused unless force_stale_disks.
+        """
         given = _flags(SaveFlags, flags, "virDomainRestoreFlags")
         policy = _policy(bypass_cache, is_required=SaveFlags.BYPASS_CACHE in given)
         return restore(
@@ -159,6 +163,7 @@ class Engine:
             flags=given,
             policy=policy,
             data_path=data_path,
+            force_stale_disks=force_stale_disks,
         )
 
     def core_dump(

@@ -9,7 +9,6 @@ from typing import Any
 
 from engine.checksum import Checksum
 from engine.directio.target import DirectFile
-from engine.disks import identify_disks
 from engine.domxml.changes import Change
 from engine.domxml.document import parse_domain_xml
 from engine.flags import BypassFailure, BypassPolicy
@@ -77,13 +76,13 @@ def describe_image(
     domain_xml: str,
     was_running: bool,
     paused_seconds: float,
+    disks: list[dict[str, Any]],
     data_path: str = "stream",
 ) -> Manifest:
     """Return the manifest of an image that is whole."""
     assert transfer.checksum is not None, "an image of ours is always checksummed"
     root = parse_domain_xml(domain_xml, where=plan.domain.name)
     os_type = root.find("os/type")
-    disks = identify_disks(root)
     return Manifest(
         job_id=operation.job_id,
         op=op,

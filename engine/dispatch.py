@@ -40,7 +40,12 @@ def perform(engine: Engine, request: EngineRequest) -> Outcome:  # noqa: PLR0911
             )
         case "restore":
             return engine.restore(
-                request.path or "", request.dxml, _save_flags(request), data_path=request.data_path, **common
+                request.path or "",
+                request.dxml,
+                _save_flags(request),
+                data_path=request.data_path,
+                force_stale_disks=request.force_stale_disks,
+                **common,
             )
         case "managed-save":
             return engine.managed_save(domain, _save_flags(request), **common)

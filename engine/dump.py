@@ -16,6 +16,7 @@ from engine.directio.buffers import BufferRing
 from engine.directio.feed import RawFeed
 from engine.directio.target import DirectFile, open_direct
 from engine.directio.writer import write_stream
+from engine.disks.identify import identify_disks
 from engine.errors import InvalidArgumentError
 from engine.flags import BypassPolicy, DumpFlags, DumpFormat
 from engine.hypervisor.call import HypervisorCall
@@ -69,6 +70,7 @@ def core_dump(
                 domain_xml=domain_xml,
                 was_running=plan.domain.is_running,
                 paused_seconds=operation.paused_seconds(plan.domain.uuid, began),
+                disks=identify_disks(plan.disks),
             )
             staging.prepare(manifest.to_json(), domain_xml)
             operation.reach(Step.PREPARED)

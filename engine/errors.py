@@ -69,7 +69,7 @@ class InvalidArgumentError(EngineError):
 
 
 class ImageFormatError(EngineError):
-    """The bytes are no libvirt save image."""
+    """The bytes are not of the format that they should have, such as a libvirt save image."""
 
     exit_code = 10
     default_libvirt_code = 9
@@ -185,6 +185,10 @@ class WrongStateError(EngineError):
 
     exit_code = 33
     default_libvirt_code = 55
+
+
+class StaleDiskError(WrongStateError):
+    """The disks are not those that the guest's memory knows: it would tear their file systems apart."""
 
 
 class NotSupportedError(EngineError):

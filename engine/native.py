@@ -11,12 +11,14 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from engine.cancel import CancelToken
 from engine.describe import Transfer, describe_image, describe_outcome, describe_record
 from engine.directio.buffers import BufferRing
 from engine.directio.reader import read_stream
 from engine.directio.target import DirectFile, open_direct
+from engine.disks.identify import identify_disks
 from engine.errors import EngineError, HypervisorError, StorageError
 from engine.flags import BypassFailure, BypassPolicy, SaveFlags
 from engine.operation import Operation
@@ -103,13 +105,15 @@ class NativeSave:
         # The guest is gone: whoever asks to stop now comes too late.
         self._operation = operation = replace(operation, cancel=CancelToken())
         operation.reach(Step.COMMITTED)
+        # At once: reading the image back takes long enough for somebody to start the guest anew.
+        disks = identify_disks(self._plan.disks)
         # Direct where libvirt's own I/O was: what it wrote past the cache is read back so.
         policy = BypassPolicy.OFF if self._failures else self._policy
         file = open_direct(self._staging.image, os.O_RDWR, policy)
         try:
             file.sync()
             file.failures += self._failures
-            return self._publish(file, began)
+            return self._publish(file, began, disks)
         finally:
             file.close()
 
@@ -123,7 +127,7 @@ class NativeSave:
                 uuid, path, self._dxml, plain, image_format=self._image_format, channels=self._channels
             )
 
-    def _publish(self, file: DirectFile, began: float) -> Outcome:
+    def _publish(self, file: DirectFile, began: float, disks: list[dict[str, Any]]) -> Outcome:
         operation, plan = self._operation, self._plan
         seconds = time.monotonic() - began
         file.forget_cached()
@@ -150,6 +154,7 @@ class NativeSave:
             domain_xml=head.domain_xml,
             was_running=head.header.was_running,
             paused_seconds=operation.paused_seconds(plan.domain.uuid, began),
+            disks=disks,
             data_path="native",
         )
         self._staging.prepare(manifest.to_json(), head.domain_xml)

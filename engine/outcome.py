@@ -57,6 +57,8 @@ class Outcome:
     dxml_changes: tuple[Change, ...] = field(default=())
     #: libvirt's word for the domain after the operation.
     state: str = ""
+    #: What should be known of it although it succeeded; sentences for people.
+    warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON object; checksums of parts stay in the manifest."""

@@ -9,6 +9,7 @@ from typing import Any, Final
 from engine.directio.probe import free_bytes, probe_direct_io
 from engine.domxml.blockers import list_blockers
 from engine.domxml.changes import Change, list_changes
+from engine.domxml.disks import Disk, list_disks
 from engine.domxml.document import check_same_domain, parse_domain_xml
 from engine.errors import (
     DomainBusyError,
@@ -45,6 +46,8 @@ class SavePlan:
     #: Most bytes the image will need, as far as the hypervisor knows.
     estimate_bytes: int
     dxml_changes: tuple[Change, ...]
+    #: Those that the guest has now, whatever a dxml makes of them.
+    disks: tuple[Disk, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,6 +264,7 @@ def _plan(operation: Operation, domain: Domain, to: Path | None, changes: tuple[
         versions=operation.hypervisor.versions(),
         estimate_bytes=estimate_image(domain),
         dxml_changes=changes,
+        disks=list_disks(parse_domain_xml(operation.hypervisor.domain_xml(domain.uuid), where=domain.name)),
     )
 
 

@@ -48,6 +48,8 @@ class EngineRequest:
     reset_nvram: bool = False
     autodestroy: bool = False
     force_boot: bool = False
+    #: Restore: run the guest although its disks are not those its memory knows.
+    force_stale_disks: bool = False
     bypass_cache: str = BypassPolicy.REQUIRE.value
     #: zstd level of the image; None = raw.
     zstd_level: int | None = None

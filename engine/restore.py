@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +22,7 @@ from engine.native import run_with_policy
 from engine.operation import Operation
 from engine.outcome import Outcome
 from engine.preflight import check_flags, check_restorable, check_streams
+from engine.restoreguards import SavedDisks, check_disks
 from engine.steps import Step
 from engine.store.images import OpenImage, open_image
 from engine.store.places import check_allowed, find_image
@@ -35,6 +37,7 @@ def restore(
     flags: SaveFlags = SaveFlags.NONE,
     policy: BypassPolicy = BypassPolicy.REQUIRE,
     data_path: str = "stream",
+    force_stale_disks: bool = False,
 ) -> Outcome:
     """Start a guest from a save image or a restore point, ours or one that virsh made.
 
@@ -42,6 +45,7 @@ def restore(
     last ones: a damaged image never runs. The image itself is only read.
 
     Raises:
+        StaleDiskError: a disk was written since the guest was saved; force_stale_disks goes on.
         EngineError: no guest was started, and the image is untouched.
     """
     check_flags(flags)
@@ -50,7 +54,7 @@ def restore(
     # A person's own link is followed; in a job it could lead out of the allowed directories.
     image = open_image(found.resolve() if operation.allowed_roots is None else found, policy)
     try:
-        work = _Restore(operation, image, dxml, flags)
+        work = _Restore(operation, image, dxml, flags, force_stale_disks=force_stale_disks)
         operation.reach(Step.PREFLIGHT)
         with (
             lock_domain(operation.runtime_dir, work.uuid, work.name),
@@ -68,11 +72,20 @@ def restore(
 class _Restore:
     """One restore; making it is the preflight."""
 
-    def __init__(self, operation: Operation, image: OpenImage, dxml: str | None, flags: SaveFlags) -> None:
+    def __init__(
+        self,
+        operation: Operation,
+        image: OpenImage,
+        dxml: str | None,
+        flags: SaveFlags,
+        *,
+        force_stale_disks: bool,
+    ) -> None:
         self._operation = operation
         self._image = image
         self._dxml = dxml
         self._flags = flags
+        self._force_stale_disks = force_stale_disks
         where = str(image.file.path)
         identity = identity_of(parse_domain_xml(image.head.domain_xml, where=where), where=where)
         if identity.uuid is None:
@@ -80,6 +93,7 @@ class _Restore:
         self.name, self.uuid = identity.name, str(identity.uuid)
         self._changes = self._check_dxml()
         check_restorable(operation.hypervisor, self.name, self.uuid)
+        self._warnings = self._check_disks()
 
     def _check_dxml(self) -> tuple[Change, ...]:
         if self._dxml is None:
@@ -88,6 +102,16 @@ class _Restore:
         check_same_domain(saved, self._dxml, where="dxml")
         return list_changes(
             parse_domain_xml(saved, where="image"), parse_domain_xml(self._dxml, where="dxml")
+        )
+
+    def _check_disks(self) -> list[str]:
+        image = self._image
+        return check_disks(
+            self._operation,
+            self.name,
+            image.head.domain_xml if self._dxml is None else self._dxml,
+            SavedDisks.of(image.manifest, os.fstat(image.file.fd).st_mtime_ns),
+            force_stale_disks=self._force_stale_disks,
         )
 
     def run(self, workspace: Path, path: Path) -> Outcome:
@@ -130,6 +154,8 @@ class _Restore:
         call = HypervisorCall(
             lambda: run_with_policy(image.file.policy, self._restore_native, image.file.failures)
         )
+        # Reading the image took long enough for somebody to run the guest without it.
+        self._check_disks()
         called_at = time.monotonic()
         operation.reach(Step.CALL)
         operation.reach(Step.COMMIT)
@@ -245,4 +271,5 @@ class _Restore:
             simulated=operation.hypervisor.is_simulated,
             dxml_changes=self._changes,
             state=state,
+            warnings=tuple(self._warnings),
         )

@@ -20,6 +20,7 @@ from engine.directio.feed import Feed, RawFeed, ZstdFeed
 from engine.directio.ratelimit import RateLimit
 from engine.directio.target import DirectFile, open_direct
 from engine.directio.writer import write_stream
+from engine.disks.identify import identify_disks
 from engine.errors import EngineError, GuestGoneError, InvalidArgumentError, UndecidedError
 from engine.flags import BypassPolicy, SaveFlags
 from engine.hypervisor.call import HypervisorCall
@@ -232,6 +233,8 @@ class StreamSave:
             domain_xml=head.domain_xml,
             was_running=head.header.was_running,
             paused_seconds=self._paused_seconds(),
+            # Before its stream ended QEMU flushed its disks and let go of them: recovery relies on this.
+            disks=identify_disks(self._plan.disks),
         )
         self._staging.prepare(manifest.to_json(), head.domain_xml)
         self._operation.reach(Step.PREPARED)
@@ -292,6 +295,9 @@ class StreamSave:
         manifest = replace(
             manifest, guest_paused_seconds=self._paused_seconds(), duration_seconds=self._operation.seconds()
         )
+        if self._kind.guest_ends:
+            # Once more: QEMU has closed them only now.
+            manifest = replace(manifest, disks=identify_disks(self._plan.disks))
         path = self._staging.publish(manifest.to_json())
         self._operation.reach(Step.PUBLISHED)
         self._operation.reach(Step.DONE)

@@ -25,6 +25,7 @@ OPERATION_PARAMS: Final[Mapping[str, frozenset[str]]] = {
     ),
     "restore": frozenset(
         {"path", "dxml", "rules", "new_name", "running", "paused", "reset_nvram", "bypass_cache", "data_path"}
+        | {"force_stale_disks"}
     ),
     "managed-save": frozenset({"running", "paused", "bypass_cache"}),
     "managed-save-remove": frozenset(),
@@ -57,7 +58,7 @@ _DUMP_FLAGS: Final[Mapping[str, DumpFlags]] = {
 #: The same name and meaning on both sides.
 _PLAIN: Final = (
     "to", "path", "dxml", "rules", "new_name", "running", "paused", "reset_nvram", "force_boot",
-    "bypass_cache", "bandwidth", "data_path", "image_format", "channels",
+    "bypass_cache", "bandwidth", "data_path", "image_format", "channels", "force_stale_disks",
 )  # fmt: skip
 
 
@@ -192,7 +193,9 @@ class _Kind:
 
 _FLAG: Final = _Kind(lambda value: isinstance(value, bool), "true or false")
 _KINDS: Final[Mapping[str, _Kind]] = {
-    **dict.fromkeys(("running", "paused", "reset_nvram", "force_boot", *_DUMP_FLAGS), _FLAG),
+    **dict.fromkeys(
+        ("running", "paused", "reset_nvram", "force_boot", "force_stale_disks", *_DUMP_FLAGS), _FLAG
+    ),
     "to": _Kind(
         _is_path, f"an absolute path of at most {PATH_LENGTH_MAX} characters, without ..", may_be_null=True
     ),

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from engine.checksum import Checksum
 from engine.domxml.changes import list_changes
+from engine.domxml.disks import list_disks
 from engine.domxml.document import check_same_domain, identity_of, parse_domain_xml
 from engine.domxml.facts import HIDDEN, hide_secrets, machine_facts
 from engine.errors import (
@@ -30,10 +31,12 @@ from engine.image.edit import edit_head
 from engine.image.head import parse_head
 from engine.image.header import HEADER_SIZE
 from engine.image.manifest import Manifest, parse_manifest
+from engine.image.qcow2 import BitmapsExtension, Qcow2Header, parse_bitmap_directory, parse_qcow2
 from engine.request import EngineRequest, parse_request
 from engine.store.record import Record, parse_record
 from engine.units import KiB, MiB
 from tests.data.libvirt_peer import make_image
+from tests.data.qcow2_files import make_qcow2
 
 #: Bytes that an input may have, and that a parser may allocate for it at one time.
 INPUT_SIZE_MAX: Final = 1 * MiB
@@ -86,6 +89,7 @@ def fuzz_domain_xml(data: bytes) -> None:
     except (DomainXmlError, AbiError):
         return
     machine_facts(root)
+    list_disks(root)
     list_changes(parse_domain_xml(XML, where="seed"), root)
     hide_secrets(root)
     assert all(graphics.get("passwd") in {None, HIDDEN} for graphics in root.iter("graphics"))
@@ -99,6 +103,24 @@ def fuzz_manifest(data: bytes) -> None:
         _check_sentence(error)
         return
     assert parse_manifest(manifest.to_json(), path="fuzz") == manifest
+
+
+def fuzz_qcow2(data: bytes) -> None:
+    """Read the head of a disk, and the bytes as a list of bitmaps, too; what was taken can become JSON."""
+    for count in (1, 2**16 - 1):
+        try:
+            bitmaps = parse_bitmap_directory(data, count, path="fuzz")
+        except ImageFormatError as error:
+            _check_sentence(error)
+        else:
+            assert len(bitmaps) == count
+    try:
+        header = parse_qcow2(data, path="fuzz")
+    except ImageFormatError as error:
+        _check_sentence(error)
+        return
+    assert 0 <= header.virtual_size < 2**63
+    json.dumps(asdict(header)).encode()
 
 
 def fuzz_record(data: bytes) -> None:
@@ -187,6 +209,31 @@ def _seed_request() -> EngineRequest:
     )
 
 
+def _qcow2_disks() -> tuple[bytes, ...]:
+    """Return heads of disks with all extensions, with fields that lie, and cut short."""
+    header = Qcow2Header(
+        version=3,
+        virtual_size=2**24,
+        cluster_bits=12,
+        l1_size=1,
+        l1_offset=196608,
+        snapshots=0,
+        incompatible_features=4,
+        compatible_features=0,
+        autoclear_features=1,
+        backing_file="base.qcow2",
+        data_file="a.data",
+        bitmaps=BitmapsExtension(count=1, directory_size=32, directory_offset=65536),
+    )
+    whole = make_qcow2(header)
+    lies = [
+        whole[:offset] + value.to_bytes(4, "big") + whole[offset + 4 :]
+        for offset in range(4, 160, 4)
+        for value in (0, 1, 2**31, 2**32 - 1)
+    ]
+    return (whole, *lies, *(whole[:size] for size in (0, 4, 71, 72, 103, 104, 112, 130)))
+
+
 def _images() -> tuple[bytes, ...]:
     """Return fronts of images in both byte orders, with and without cookie, with fields that lie."""
     whole = [
@@ -258,6 +305,7 @@ TARGETS: Final[Mapping[str, Target]] = {
         seeds=_json_seeds(_MANIFEST),
         words=(*_JSON_WORDS, *(f'"{key}"' for key in _MANIFEST)),
     ),
+    "qcow2": Target(run=fuzz_qcow2, seeds=_qcow2_disks(), words=("QFI",)),
     "record": Target(
         run=fuzz_record, seeds=_json_seeds(_RECORD), words=(*_JSON_WORDS, *(f'"{key}"' for key in _RECORD))
     ),

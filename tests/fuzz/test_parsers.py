@@ -40,6 +40,10 @@ GREEDY = {
             (900_000, 899_999),
         )
     ),
+    "qcow2": (
+        b"QFI\xfb\0\0\0\3".ljust(INPUT_SIZE_MAX, b"\xff"),
+        bytes(INPUT_SIZE_MAX),
+    ),
     "domain_xml": (
         START + b"<a/>" * (INPUT_SIZE_MAX // 4 - 60) + b"</domain>",
         START + b"<a b=''/>" * (INPUT_SIZE_MAX // 9 - 60) + b"</domain>",

@@ -38,6 +38,7 @@ TABLE = {
     "NoDomainError": (31, 42, False),
     "DomainBusyError": (32, 68, True),
     "WrongStateError": (33, 55, False),
+    "StaleDiskError": (33, 55, False),
     "NotSupportedError": (34, 3, False),
     "ReadOnlyError": (35, 29, False),
     "TryAgainError": (75, 87, True),

@@ -14,9 +14,10 @@ from tasks.request import build_request
 #: One good value of each parameter.
 GOOD: dict[str, Any] = {
     "to": "/srv/a.save", "path": "/srv/a.save", "dxml": "<domain/>", "running": True, "paused": True,
-    "reset_nvram": True, "force_boot": True, "bypass_cache": "prefer", "compress": "zstd:9",
-    "bandwidth": 1048576, "data_path": "stream", "image_format": "sparse", "channels": 4,
-    "rules": "[[disk]]", "new_name": "web-1-copy", "max_guest_pause": 2, "format": "raw", "memory_only": True, "crash": True, "live": True, "reset": True,
+    "reset_nvram": True, "force_boot": True, "force_stale_disks": True, "bypass_cache": "prefer",
+    "compress": "zstd:9", "bandwidth": 1048576, "data_path": "stream", "image_format": "sparse",
+    "channels": 4, "max_guest_pause": 2, "format": "raw", "memory_only": True, "crash": True, "live": True,
+    "reset": True, "rules": "[[disk]]", "new_name": "web-1-copy",
 }  # fmt: skip
 
 
@@ -46,6 +47,8 @@ def test_jobs_may_ask_for_every_operation_of_the_engine() -> None:
             {"path": "/srv/a.save", "rules": "[[disk]]", "new_name": "web-1-copy"},
             {"rules": "[[disk]]", "new_name": "web-1-copy", "dxml": None},
         ),
+        ("restore", {"path": "/srv/a.save"}, {"force_stale_disks": False}),
+        ("restore", {"path": "/srv/a.save", "force_stale_disks": True}, {"force_stale_disks": True}),
         ("managed-save-remove", {}, {}),
         ("start", {"force_boot": True}, {"force_boot": True}),
         (
@@ -120,6 +123,10 @@ def test_fields_of_requests_are_fields_of_the_engine() -> None:
         ("dump", {"to": "/a", "live": True, "reset": True}),
         ("dump", {"to": "/a", "memory_only": 1}),
         ("restore", {}),
+        ("restore", {"path": "/srv/a.save", "force_stale_disks": 1}),
+        ("restore", {"path": "/srv/a.save", "force_stale_disks": None}),
+        ("restore", {"path": "/srv/a.save", "force_stale_disks": "yes"}),
+        ("save", {"force_stale_disks": True}),
     ],
 )
 def test_what_no_host_would_take_is_malformed(op: str, params: dict[str, Any]) -> None:

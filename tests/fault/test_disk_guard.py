@@ -1,0 +1,126 @@
+"""Change disks behind a saved guest's back, at any moment: its memory never runs over them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from engine.errors import StaleDiskError, StorageError
+from engine.flags import BypassPolicy
+from engine.steps import Step
+from tests.fault import world as surroundings
+from tests.fault.world import World
+
+SECOND = 10**9
+
+
+@pytest.fixture
+def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give the one disk of the guest in memory."""
+    path = tmp_path / "a.raw"
+    path.write_bytes(bytes(4096))
+    element = f"<devices><disk type='file'><source file='{path}'/><target dev='vda'/></disk></devices>"
+    monkeypatch.setattr(surroundings, "XML", surroundings.XML.replace("</domain>", f"{element}</domain>"))
+    return path
+
+
+@pytest.fixture
+def world(make_world: Callable[..., World], disk: Path) -> World:
+    """Give a running guest whose disk is on this host, and real."""
+    assert disk.exists()
+    world = make_world()
+    world.hypervisor.is_simulated = False
+    return world
+
+
+def touch(disk: Path) -> None:
+    """Let a second pass, and somebody write the disk."""
+    later = disk.stat().st_mtime_ns + SECOND
+    os.utime(disk, ns=(later, later))
+
+
+def test_untouched_disk_lets_its_guest_go_on(world: World) -> None:
+    """No warning, either."""
+    world.save()
+
+    assert world.restore().warnings == ()
+
+
+@pytest.mark.parametrize("moment", ["head", "midstream", "closed", "reopened", "committed"])
+def test_what_qemu_writes_until_its_end_is_no_write_of_others(world: World, disk: Path, moment: str) -> None:
+    """The disks are noted when the guest has ended, so that no restore is refused for nothing."""
+    world.hypervisor.hooks[moment] = lambda: touch(disk)
+    world.save()
+
+    assert world.restore().warnings == ()
+
+
+def test_checkpoint_notes_the_disks_of_its_instant(world: World, disk: Path) -> None:
+    """What its guest writes afterwards makes it stale."""
+    taken = world.save(kind="checkpoint")
+    world.hypervisor.domain = world.before
+    touch(disk)
+    manifest = json.loads((Path(taken.path) / "manifest.json").read_text())
+    world.hypervisor.domain = surroundings.replace(world.before, run_id=-1, state="shut off")
+
+    with pytest.raises(StaleDiskError):
+        world.restore(Path(taken.path))
+
+    assert manifest["disks"][0]["mtime_ns"] == disk.stat().st_mtime_ns - SECOND
+    assert manifest["disks_consistent"] is False
+
+
+@pytest.mark.parametrize("data_path", ["stream", "native"])
+def test_stale_disk_starts_nothing(world: World, disk: Path, data_path: str) -> None:
+    """Nobody calls libvirt; forced, the guest runs, and the outcome says over what."""
+    world.save()
+    touch(disk)
+    world.begin_anew()
+
+    with pytest.raises(StaleDiskError, match="vda"):
+        world.restore(data_path=data_path, policy=BypassPolicy.OFF)
+
+    assert world.hypervisor.moments == []
+    assert world.listener.steps == []
+    assert not world.hypervisor.domain.is_active
+    forced = world.restore(data_path=data_path, policy=BypassPolicy.OFF, force_stale_disks=True)
+    assert forced.warnings[0].startswith("forced: disk vda")
+
+
+def test_disk_written_while_the_image_is_proven_starts_nothing(world: World, disk: Path) -> None:
+    """All of the image is read before libvirt reads it: long enough to run the guest without it."""
+    world.save()
+    world.begin_anew()
+    world.listener.at[Step.VERIFIED] = lambda: touch(disk)
+
+    with pytest.raises(StaleDiskError):
+        world.restore(data_path="native", policy=BypassPolicy.OFF)
+
+    assert world.hypervisor.moments == []
+
+
+def test_missing_disk_is_never_forced(world: World, disk: Path) -> None:
+    """There is nothing to run on."""
+    world.save()
+    world.begin_anew()
+    disk.unlink()
+
+    with pytest.raises(StorageError, match="vda"):
+        world.restore(force_stale_disks=True)
+
+    assert world.hypervisor.moments == []
+
+
+def test_simulated_guest_is_not_held_against_disks(world: World, disk: Path) -> None:
+    """It has none, whatever its XML says; the outcome says that nobody looked."""
+    world.hypervisor.is_simulated = True
+    world.save()
+    disk.unlink()
+
+    (warning,) = world.restore().warnings
+
+    assert "simulated" in warning
