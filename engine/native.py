@@ -151,6 +151,7 @@ class NativeSave:
             was_running=head.header.was_running,
             paused_seconds=operation.paused_seconds(plan.domain.uuid, began),
             data_path="native",
+            cookie=head.cookie,
         )
         self._staging.prepare(manifest.to_json(), head.domain_xml)
         operation.reach(Step.PREPARED)

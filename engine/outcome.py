@@ -57,6 +57,10 @@ class Outcome:
     dxml_changes: tuple[Change, ...] = field(default=())
     #: libvirt's word for the domain after the operation.
     state: str = ""
+    #: What a saved guest needs of a host, as in the manifest; empty where no image was made.
+    requirements: dict[str, Any] = field(default_factory=dict)
+    #: What nobody could tell beforehand, and may matter; a sentence each.
+    warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON object; checksums of parts stay in the manifest."""

@@ -17,6 +17,7 @@ from engine.hypervisor.call import HypervisorCall
 from engine.hypervisor.stream import RestoreStream
 from engine.image.header import ImageFormat
 from engine.imagesender import ImageSender, head_for_hypervisor
+from engine.machineguard import check_machine
 from engine.native import run_with_policy
 from engine.operation import Operation
 from engine.outcome import Outcome
@@ -80,6 +81,7 @@ class _Restore:
         self.name, self.uuid = identity.name, str(identity.uuid)
         self._changes = self._check_dxml()
         check_restorable(operation.hypervisor, self.name, self.uuid)
+        self._warnings = check_machine(operation.hypervisor, image, dxml)
 
     def _check_dxml(self) -> tuple[Change, ...]:
         if self._dxml is None:
@@ -241,4 +243,5 @@ class _Restore:
             simulated=operation.hypervisor.is_simulated,
             dxml_changes=self._changes,
             state=state,
+            warnings=tuple(self._warnings),
         )

@@ -232,6 +232,7 @@ class StreamSave:
             domain_xml=head.domain_xml,
             was_running=head.header.was_running,
             paused_seconds=self._paused_seconds(),
+            cookie=head.cookie,
         )
         self._staging.prepare(manifest.to_json(), head.domain_xml)
         self._operation.reach(Step.PREPARED)

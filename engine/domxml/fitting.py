@@ -49,6 +49,8 @@ class Missing:
 
 def list_missing(needed: Requirements, host: HostCapabilities) -> tuple[Missing, ...]:
     """Return everything that the host lacks for the guest; empty where it can take it."""
+    if not needed.architecture:
+        return (Missing(what="architecture", wanted="one", found="the image does not say", is_certain=False),)
     platform = host.platform(needed.architecture, needed.virt_type)
     if platform is None:
         return (_missing_platform(needed, host),)
@@ -174,9 +176,13 @@ def _lacking_features(
     lacking = set(platform.cpu_models.get(cpu.model) or ()) - set(cpu.disabled)
     if platform.cpu_features is not None:
         lacking |= set(cpu.required) - set(platform.cpu_features)
-    if virt_type == "kvm":
-        lacking -= _UNLISTED & set(host.cpu.features)
-    return sorted(lacking)
+    return without_unlisted(lacking, virt_type, host)
+
+
+def without_unlisted(names: Iterable[str], virt_type: str, host: HostCapabilities) -> list[str]:
+    """Return the names, sorted, of features that the host lacks for certain."""
+    hidden = _UNLISTED & set(host.cpu.features) if virt_type == "kvm" else frozenset()
+    return sorted(set(names) - hidden)
 
 
 def _other_host_cpu(needed: Requirements, host: HostCapabilities) -> Iterator[Missing]:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from engine.domxml.capabilities import HostCpu, Profile, family_of
-from engine.domxml.plain import as_bool, as_list, as_mapping, as_text, as_texts
+from engine.domxml.plain import as_bool, as_list, as_mapping, as_text, as_texts, to_plain
 
 OFFER_VERSION: Final = 1
 
@@ -64,7 +64,7 @@ class HostCapabilities:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON object."""
-        return {"v": OFFER_VERSION, **asdict(self)}
+        return {"v": OFFER_VERSION, **to_plain(asdict(self))}
 
 
 def parse_host_capabilities(document: object) -> HostCapabilities:

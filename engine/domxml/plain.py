@@ -39,5 +39,14 @@ def as_bool(value: object) -> bool:
     return value
 
 
+def to_plain(value: object) -> Any:
+    """Return the same value as JSON gives it back: tuples and other sequences as lists."""
+    if isinstance(value, Mapping):
+        return {str(key): to_plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_plain(item) for item in value]
+    return value
+
+
 def _refused(value: object, wanted: str) -> ValueError:
     return ValueError(f"{repr(value)[:80]} where {wanted} should be")

@@ -19,7 +19,8 @@ from engine.domxml.capabilities import HostCpu
 from engine.domxml.document import parse_domain_xml, parse_xml
 from engine.domxml.enumerated import ENUMERATED
 from engine.domxml.offer import parse_host_cpu
-from engine.domxml.plain import as_bool, as_mapping, as_text, as_texts
+from engine.domxml.plain import as_bool, as_mapping, as_text, as_texts, to_plain
+from engine.errors import DomainXmlError
 
 REQUIREMENTS_VERSION: Final = 1
 #: Names of features that libvirt strikes out of every definition: QEMU has no switch for them.
@@ -93,7 +94,7 @@ class Requirements:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON object."""
-        return {"v": REQUIREMENTS_VERSION, **asdict(self)}
+        return {"v": REQUIREMENTS_VERSION, **to_plain(asdict(self))}
 
 
 def read_requirements(
@@ -126,6 +127,21 @@ def read_requirements(
     )
 
 
+def describe_requirements(
+    domain_xml: str, cookie: str, *, where: str, saved_by: str, host_cpu: HostCpu | None
+) -> dict[str, Any]:
+    """Return what a guest needs as a JSON object.
+
+    Empty where nobody understands the cookie: that is no reason to lose an image.
+    """
+    try:
+        return read_requirements(
+            domain_xml, cookie, where=where, saved_by=saved_by, host_cpu=host_cpu
+        ).to_dict()
+    except DomainXmlError:
+        return {}
+
+
 def parse_requirements(document: object) -> Requirements:
     """Return what a JSON object says; keys that only a newer version knows are passed over.
 
@@ -147,6 +163,14 @@ def parse_requirements(document: object) -> Requirements:
         saved_by=as_text(found.get("saved_by")),
         host_cpu=None if host_cpu is None else parse_host_cpu(host_cpu),
     )
+
+
+def known_host_cpu(document: object) -> HostCpu | None:
+    """Return the processor of the host that saved a guest; None where its requirements do not say."""
+    try:
+        return parse_requirements(document).host_cpu
+    except ValueError:
+        return None  # of an older manifest, or in a newer one's words
 
 
 def _cpu_need(root: etree._Element, cookie: str, where: str) -> CpuNeed | None:
