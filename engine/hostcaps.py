@@ -216,6 +216,4 @@ def _features(hypervisor: Hypervisor, platform: Platform, cpu: CpuOffer) -> tupl
         raise
     except EngineError:
         return None
-    features = parse_cpu_features(expanded, where="CPU of the host")
-    # libvirt spells the model's own features out, those that this host has not got included.
-    return tuple(sorted(features - cpu.disabled))
+    return tuple(sorted(parse_cpu_features(expanded, where="CPU of the host")))

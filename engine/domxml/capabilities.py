@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from lxml import etree
@@ -77,8 +77,6 @@ class CpuOffer:
     models: Mapping[str, tuple[str, ...] | None]
     #: <cpu> of mode host-model: the best that guests can get here; empty where libvirt does not say.
     host_model: str
-    #: Features that the host-model's definition switches off.
-    disabled: frozenset[str] = field(default=frozenset())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +113,7 @@ def parse_domain_capabilities(text: str, *, where: str) -> EmulatorFacts:
     return EmulatorFacts(
         emulator=_text(root, "path"),
         machine=machine,
-        cpu=_cpu_offer(root.find("cpu"), _text(root, "arch")),
+        cpu=_cpu_offer(root.find("cpu")),
         profile=Profile(
             family=family_of(machine),
             devices=_devices(root),
@@ -190,7 +188,7 @@ def _guest_kinds(root: etree._Element) -> Iterable[GuestKind]:
             )
 
 
-def _cpu_offer(cpu: etree._Element | None, architecture: str) -> CpuOffer:
+def _cpu_offer(cpu: etree._Element | None) -> CpuOffer:
     modes = [] if cpu is None else [mode for mode in cpu.iterfind("mode") if mode.get("supported") == "yes"]
     blockers = {
         blocker.get("model", ""): tuple(feature.get("name", "") for feature in blocker.iterfind("feature"))
@@ -204,21 +202,21 @@ def _cpu_offer(cpu: etree._Element | None, architecture: str) -> CpuOffer:
         for model in mode.iterfind("model")
     }
     host_model = next((mode for mode in modes if mode.get("name") == "host-model"), None)
-    features = [] if host_model is None else list(host_model.iterfind("feature"))
     return CpuOffer(
         modes=tuple(mode.get("name", "") for mode in modes),
         models=models,
-        host_model="" if host_model is None else _as_cpu(host_model, architecture),
-        disabled=frozenset(each.get("name", "") for each in features if each.get("policy") == "disable"),
+        host_model="" if host_model is None else _as_cpu(host_model),
     )
 
 
-def _as_cpu(host_model: etree._Element, architecture: str) -> str:
-    """Return the <cpu> that a host-model stands for; empty where libvirt knows none."""
+def _as_cpu(host_model: etree._Element) -> str:
+    """Return the <cpu> that a host-model stands for; empty where libvirt knows none.
+
+    In the form that guests have: in a host's form libvirt passes over what is switched off.
+    """
     if not _text(host_model, "model"):
         return ""
-    cpu = etree.Element("cpu")
-    etree.SubElement(cpu, "arch").text = architecture
+    cpu = etree.Element("cpu", mode="custom", match="exact")
     for child in host_model:
         if child.tag in {"model", "vendor", "feature"}:
             etree.SubElement(cpu, child.tag, dict(child.attrib)).text = child.text
