@@ -9,6 +9,7 @@ from engine.define import image_define
 from engine.errors import EngineError
 from engine.examine import image_dumpxml, image_info
 from engine.flags import BypassPolicy, SaveFlags, StartFlags
+from engine.hostcaps import host_capabilities
 from engine.verify import image_verify
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "EngineError",
     "SaveFlags",
     "StartFlags",
+    "host_capabilities",
     "image_define",
     "image_dumpxml",
     "image_info",

@@ -21,6 +21,7 @@ from engine.directio.target import DirectFile, open_direct, storage_error
 from engine.domxml.changes import Change, list_changes
 from engine.domxml.document import check_same_domain, identity_of, parse_domain_xml
 from engine.domxml.facts import has_hidden_secrets, hide_secrets, machine_facts
+from engine.domxml.requirements import describe_requirements, known_host_cpu
 from engine.editcopy import check_written, write_edited
 from engine.errors import AbiError, DomainXmlError, InvalidArgumentError, TryAgainError
 from engine.examine import locate_image, name_errors
@@ -284,6 +285,13 @@ class _Define:
             was_running=self._edited.head.header.was_running,
             machine=facts.machine,
             cpu_model=facts.cpu,
+            requirements=describe_requirements(
+                self._edited.head.domain_xml,
+                self._edited.head.cookie,
+                where="new domain XML",
+                saved_by=manifest.hypervisor_version,
+                host_cpu=known_host_cpu(manifest.requirements),
+            ),
             image_bytes=self._size,
             checksum=checksum,
             dxml_changes=[*manifest.dxml_changes, *(asdict(change) for change in self._changes)],

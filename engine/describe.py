@@ -11,6 +11,7 @@ from engine.checksum import Checksum
 from engine.directio.target import DirectFile
 from engine.domxml.changes import Change
 from engine.domxml.document import parse_domain_xml
+from engine.domxml.requirements import describe_requirements
 from engine.flags import BypassFailure, BypassPolicy
 from engine.image.manifest import Manifest
 from engine.operation import Operation
@@ -78,8 +79,9 @@ def describe_image(
     paused_seconds: float,
     disks: list[dict[str, Any]],
     data_path: str = "stream",
+    cookie: str | None = None,
 ) -> Manifest:
-    """Return the manifest of an image that is whole."""
+    """Return the manifest of an image that is whole; `cookie` is None where nothing will be restored."""
     assert transfer.checksum is not None, "an image of ours is always checksummed"
     root = parse_domain_xml(domain_xml, where=plan.domain.name)
     os_type = root.find("os/type")
@@ -108,6 +110,15 @@ def describe_image(
         # Only a guest that ended with its image left its disks as its memory knows them.
         disks_consistent=op == "save" or not disks,
         simulated=operation.hypervisor.is_simulated,
+        requirements={}
+        if cookie is None
+        else describe_requirements(
+            domain_xml,
+            cookie,
+            where=plan.domain.name,
+            saved_by=plan.versions.hypervisor,
+            host_cpu=plan.host_cpu,
+        ),
     )
 
 
@@ -140,6 +151,7 @@ def recall_outcome(manifest: Manifest, path: str, *, state: str) -> Outcome:
         simulated=manifest.simulated,
         dxml_changes=tuple(Change(**change) for change in manifest.dxml_changes),
         state=state,
+        requirements=manifest.requirements,
     )
 
 

@@ -156,6 +156,7 @@ class NativeSave:
             paused_seconds=operation.paused_seconds(plan.domain.uuid, began),
             disks=disks,
             data_path="native",
+            cookie=head.cookie,
         )
         self._staging.prepare(manifest.to_json(), head.domain_xml)
         operation.reach(Step.PREPARED)

@@ -57,6 +57,8 @@ class Outcome:
     dxml_changes: tuple[Change, ...] = field(default=())
     #: libvirt's word for the domain after the operation.
     state: str = ""
+    #: What a saved guest needs of a host, as in the manifest; empty where no image was made.
+    requirements: dict[str, Any] = field(default_factory=dict)
     #: What should be known of it although it succeeded; sentences for people.
     warnings: tuple[str, ...] = ()
 

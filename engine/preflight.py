@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from engine.directio.probe import free_bytes, probe_direct_io
 from engine.domxml.blockers import list_blockers
+from engine.domxml.capabilities import HostCpu
 from engine.domxml.changes import Change, list_changes
 from engine.domxml.disks import Disk, list_disks
 from engine.domxml.document import check_same_domain, parse_domain_xml
@@ -22,6 +23,7 @@ from engine.errors import (
 )
 from engine.findings import Finding, Survey
 from engine.flags import BypassPolicy, SaveFlags
+from engine.hostcaps import given_host_cpu
 from engine.hypervisor.port import Domain, Hypervisor, Versions
 from engine.operation import Operation
 from engine.store.places import Place, check_allowed, check_store, check_target, plan_file, plan_point
@@ -48,6 +50,8 @@ class SavePlan:
     dxml_changes: tuple[Change, ...]
     #: Those that the guest has now, whatever a dxml makes of them.
     disks: tuple[Disk, ...]
+    #: The host's own processor where the guest was given it; else None.
+    host_cpu: HostCpu | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,6 +269,7 @@ def _plan(operation: Operation, domain: Domain, to: Path | None, changes: tuple[
         estimate_bytes=estimate_image(domain),
         dxml_changes=changes,
         disks=list_disks(parse_domain_xml(operation.hypervisor.domain_xml(domain.uuid), where=domain.name)),
+        host_cpu=given_host_cpu(operation.hypervisor, domain.uuid),
     )
 
 

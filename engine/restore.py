@@ -18,6 +18,7 @@ from engine.hypervisor.call import HypervisorCall
 from engine.hypervisor.stream import RestoreStream
 from engine.image.header import ImageFormat
 from engine.imagesender import ImageSender, front_for_hypervisor
+from engine.machineguard import check_machine
 from engine.native import run_with_policy
 from engine.operation import Operation
 from engine.outcome import Outcome
@@ -93,7 +94,7 @@ class _Restore:
         self.name, self.uuid = identity.name, str(identity.uuid)
         self._changes = self._check_dxml()
         check_restorable(operation.hypervisor, self.name, self.uuid)
-        self._warnings = self._check_disks()
+        self._warnings = [*check_machine(operation.hypervisor, image, dxml), *self._check_disks()]
 
     def _check_dxml(self) -> tuple[Change, ...]:
         if self._dxml is None:

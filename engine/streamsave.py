@@ -235,6 +235,7 @@ class StreamSave:
             paused_seconds=self._paused_seconds(),
             # Before its stream ended QEMU flushed its disks and let go of them: recovery relies on this.
             disks=identify_disks(self._plan.disks),
+            cookie=head.cookie,
         )
         self._staging.prepare(manifest.to_json(), head.domain_xml)
         self._operation.reach(Step.PREPARED)

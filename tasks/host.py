@@ -19,7 +19,7 @@ from tasks.broker import open_redis
 from tasks.config import Settings
 from tasks.envelope import parse_envelope
 from tasks.errors import RefusedJobError, UsageError
-from tasks.inventory import Inventory, ListDomains
+from tasks.inventory import DescribeHost, Inventory, ListDomains
 from tasks.journal import Journal
 from tasks.leftovers import Leftovers
 from tasks.metrics import WorkerMetrics
@@ -42,6 +42,7 @@ class HostWorker:
         settings: broker and host.
         engine_command: what to run as the engine.
         list_domains: how to see the host's domains.
+        describe_host: how to see what guests it can run.
 
     Raises:
         StorageError: a directory cannot be made or written.
@@ -49,7 +50,12 @@ class HostWorker:
     """
 
     def __init__(
-        self, settings: Settings, *, engine_command: Sequence[str], list_domains: ListDomains
+        self,
+        settings: Settings,
+        *,
+        engine_command: Sequence[str],
+        list_domains: ListDomains,
+        describe_host: DescribeHost,
     ) -> None:
         host = settings.host
         self._host = host.name
@@ -80,6 +86,7 @@ class HostWorker:
             self._sender.publish_inventory,
             self.metrics,
             list_domains=list_domains,
+            describe_host=describe_host,
             tags=settings.tags,
             version=_version(),
         )

@@ -24,7 +24,7 @@ class EventKind(enum.StrEnum):
     PROGRESS = "progress"
     #: The guest was paused or resumed: {"state"}.
     GUEST = "guest"
-    #: What the host is and which domains it has: {"facts", "domains"}; domains null: as before.
+    #: What the host is, has and can run: {"facts", "domains", "capabilities"}; the last two null: as before.
     INVENTORY = "inventory"
 
 

@@ -22,6 +22,9 @@ _IDLE_SECONDS: Final = 1.0
 #: Seconds before the next try while Redis does not answer: doubled each time up to the second.
 _RETRY_SECONDS: Final = (0.2, 5.0)
 
+#: Parts of an inventory that are null where nothing has changed.
+_AT_LENGTH: Final = ("domains", "capabilities")
+
 _log: Final = structlog.get_logger(__name__)
 
 
@@ -46,11 +49,10 @@ class EventSender(threading.Thread):
     def publish_inventory(self, event: HostEvent) -> None:
         """Send an inventory as soon as Redis answers; a newer one replaces one that still waits."""
         with self._inventory_lock:
-            # The list of domains must not be lost to a newer event that says "as before".
-            waiting = self._inventory
-            if waiting is not None and event.body["domains"] is None and waiting.body["domains"] is not None:
-                event = replace(event, body=event.body | {"domains": waiting.body["domains"]})
-            self._inventory = event
+            # What was said at length must not be lost to a newer event that says "as before".
+            waiting = self._inventory.body if self._inventory is not None else {}
+            kept = {key: waiting.get(key) for key in _AT_LENGTH if event.body.get(key) is None}
+            self._inventory = replace(event, body=event.body | kept)
         self._journal.has_news.set()
 
     def run(self) -> None:

@@ -14,7 +14,7 @@ from celery.exceptions import CPendingDeprecationWarning
 from tasks.app import make_app
 from tasks.config import Settings
 from tasks.host import HostWorker
-from tasks.inventory import ListDomains
+from tasks.inventory import DescribeHost, ListDomains
 from tasks.jobs import register_jobs
 from tasks.logs import configure_logging
 from tasks.supervisor import ENGINE_COMMAND
@@ -27,6 +27,7 @@ def run_worker(
     *,
     engine_command: Sequence[str] = ENGINE_COMMAND,
     list_domains: ListDomains | None = None,
+    describe_host: DescribeHost | None = None,
 ) -> int:
     """Answer this host's doorbells until SIGTERM or SIGINT; return the exit status.
 
@@ -37,6 +38,7 @@ def run_worker(
         settings: broker and host.
         engine_command: what to run as the engine.
         list_domains: how to see the host's domains; default: the engine's.
+        describe_host: how to see what guests it can run; default: the engine's.
 
     Raises:
         StorageError: a directory cannot be made or written.
@@ -47,11 +49,18 @@ def run_worker(
     warnings.simplefilter("ignore", CPendingDeprecationWarning)
     # Journal and event files hold domain XML, which may hold passwords.
     os.umask(0o077)
+    # Heavy: libvirt is needed only where nobody stands in for it.
     if list_domains is None:
         from engine import list_domains as ask_engine
 
         list_domains = ask_engine
-    with HostWorker(settings, engine_command=engine_command, list_domains=list_domains) as host:
+    if describe_host is None:
+        from engine import host_capabilities as ask_what_runs
+
+        describe_host = ask_what_runs
+    with HostWorker(
+        settings, engine_command=engine_command, list_domains=list_domains, describe_host=describe_host
+    ) as host:
         status = _run_celery(settings, host)
     _log.info("worker stopped", host=settings.host.name, status=status)
     return status

@@ -40,6 +40,15 @@ def parse_domain_xml(text: str, *, where: str) -> etree._Element:
     Raises:
         DomainXmlError: not well-formed, too large, with a DTD, or another root element.
     """
+    return parse_xml(text, root="domain", where=where, hint="virsh dumpxml shows one")
+
+
+def parse_xml(text: str, *, root: str, where: str, hint: str = "") -> etree._Element:
+    """Return the root element of one of libvirt's documents, under the same rules as domain XML.
+
+    Raises:
+        DomainXmlError: not well-formed, too large, with a DTD, or another root element than wanted.
+    """
     # A surrogate is left for the parser to refuse.
     data = text.encode(errors="surrogatepass")
     if len(data) > XML_SIZE_MAX:
@@ -48,24 +57,22 @@ def parse_domain_xml(text: str, *, where: str) -> etree._Element:
         resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False, remove_blank_text=False
     )
     try:
-        root = etree.fromstring(data, parser)
+        found = etree.fromstring(data, parser)
     except (etree.XMLSyntaxError, ValueError) as error:
-        raise DomainXmlError(
-            where, f"no well-formed XML: {error}", "a <domain> document", "virsh dumpxml shows one"
-        ) from error
-    document = root.getroottree().docinfo
+        raise DomainXmlError(where, f"no well-formed XML: {error}", f"a <{root}> document", hint) from error
+    document = found.getroottree().docinfo
     if document.doctype:
         raise DomainXmlError(where, "XML with a DTD", "none", "remove the <!DOCTYPE> line")
     if document.encoding and document.encoding.upper() not in _ENCODINGS:
         # The text was decoded before it came here: it would be decoded twice, and names would change.
         raise DomainXmlError(where, f"encoding {document.encoding}", "UTF-8", "remove it from the first line")
-    elements = root.xpath("count(//*)")
+    elements = found.xpath("count(//*)")
     assert isinstance(elements, float)
     if elements > ELEMENTS_MAX:
         raise DomainXmlError(where, f"{elements:.0f} elements of XML", f"at most {ELEMENTS_MAX}")
-    if root.tag != "domain":
-        raise DomainXmlError(where, f"root element <{root.tag!s}>", "<domain>", "virsh dumpxml shows one")
-    return root
+    if found.tag != root:
+        raise DomainXmlError(where, f"root element <{found.tag!s}>", f"<{root}>", hint)
+    return found
 
 
 def identity_of(root: etree._Element, *, where: str) -> Identity:

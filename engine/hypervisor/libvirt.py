@@ -32,6 +32,7 @@ from engine.errors import (
     TargetExistsError,
     WrongStateError,
 )
+from engine.hypervisor.hostcalls import HostCalls
 from engine.hypervisor.port import Domain, Versions
 
 #: libvirt's error number -> the class a caller acts on.
@@ -108,7 +109,7 @@ def _translated(where: str, hint: str = "") -> Iterator[None]:
         raise kind(where, error.get_error_message() or str(error), "", hint, code) from error
 
 
-class LibvirtHypervisor:
+class LibvirtHypervisor(HostCalls):
     """One libvirt connection and what its events told."""
 
     is_simulated = False
@@ -133,6 +134,12 @@ class LibvirtHypervisor:
                 error.get_error_code(),
             ) from error
         self._callback = self._watch_lifecycle()
+
+    def _ask_host(self, question: Callable[[Any], Any]) -> Any:
+        """Return the connection's answer to a question about the host."""
+        self._reconnect()
+        with _translated(self.uri):
+            return question(self._conn)
 
     def _reconnect(self) -> None:
         """Connect anew if libvirtd went away: it is started again, and somebody has to look at the guest."""

@@ -50,6 +50,28 @@ class Versions:
     hypervisor: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Platform:
+    """What is to run a guest; None leaves the choice to the hypervisor."""
+
+    architecture: str
+    #: "kvm", "qemu", ...
+    virt_type: str
+    emulator: str | None = None
+    machine: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CpuMatch:
+    """Whether a host can give guests a processor."""
+
+    is_compatible: bool
+    #: Features it lacks; empty where it lacks none, or the hypervisor does not say which.
+    lacking: tuple[str, ...] = ()
+    #: The hypervisor's own words; empty where it fits.
+    reason: str = ""
+
+
 class Hypervisor(Protocol):
     """One connection."""
 
@@ -60,6 +82,21 @@ class Hypervisor(Protocol):
 
     def versions(self) -> Versions:
         """Return the versions in use."""
+
+    def capabilities(self) -> str:
+        """Return the <capabilities> of the host (virConnectGetCapabilities)."""
+
+    def domain_capabilities(self, platform: Platform) -> str:
+        """Return the <domainCapabilities> of guests on a platform (virConnectGetDomainCapabilities).
+
+        InvalidArgumentError, AbiError or StorageError where the host has no such platform.
+        """
+
+    def compare_cpu(self, platform: Platform, cpu_xml: str) -> CpuMatch:
+        """Say whether guests on a platform can have a <cpu> (virConnectCompareHypervisorCPU)."""
+
+    def expand_cpu(self, platform: Platform, cpu_xml: str) -> str:
+        """Return a <cpu> with every feature spelled out (virConnectBaselineHypervisorCPU)."""
 
     def list_domains(self) -> list[Domain]:
         """Return every domain, running or not, sorted by name."""

@@ -61,6 +61,8 @@ class Manifest:
     #: The disks, left alone, still fit the memory when the operation ended.
     disks_consistent: bool = True
     simulated: bool = False
+    #: What the guest needs of a host (engine.domxml.requirements); empty in older manifests.
+    requirements: dict[str, Any] = field(default_factory=dict)
     format: int = MANIFEST_FORMAT
 
     def to_json(self) -> str:

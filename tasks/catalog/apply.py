@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 from typing import Any, Final
 
@@ -26,6 +27,9 @@ _FACTS: Final[dict[str, type]] = {
     "store_used_bytes": int,
     "libvirt_up": bool,
 }
+#: Bytes of JSON that are kept of what a host can run (it sends a quarter at most) and of what a point needs.
+CAPABILITIES_SIZE_MAX: Final = 1024 * 1024
+REQUIREMENTS_SIZE_MAX: Final = 64 * 1024
 #: Operations whose image a guest can be restored from.
 _POINT_MAKING: Final = frozenset({"save", "checkpoint"})
 
@@ -152,6 +156,7 @@ def _apply_result(session: Session, job: models.Job, result: dict[str, Any], at:
         checksum_algorithm=_text(checksum.get("algorithm")),
         checksum_value=_text(checksum.get("value")),
         taken_at=_moment(result.get("taken_at")) or at,
+        requirements=_bounded(result.get("requirements"), REQUIREMENTS_SIZE_MAX),
     )
 
 
@@ -167,6 +172,10 @@ def _apply_inventory(session: Session, event: HostEvent) -> bool:
         for key, kind in _FACTS.items():
             value = facts.get(key)
             setattr(host, key, value if type(value) is kind else None)
+        # Null or too much: what it said before stands.
+        host.capabilities = (
+            _bounded(event.body.get("capabilities"), CAPABILITIES_SIZE_MAX) or host.capabilities
+        )
     domains = event.body.get("domains")
     if domains is None or (host.domains_at is not None and event.at <= host.domains_at):
         return is_newer
@@ -200,6 +209,12 @@ def _text(value: object) -> str | None:
 
 def _object(value: object) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
+
+
+def _bounded(value: object, size_max: int) -> dict[str, Any] | None:
+    """Return an object that says something in at most so many bytes of JSON."""
+    document = _object(value)
+    return document if document and len(json.dumps(document)) <= size_max else None
 
 
 def _moment(value: object) -> datetime | None:

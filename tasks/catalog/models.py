@@ -47,6 +47,8 @@ class Host(Base):
     store_used_bytes: Mapped[int | None] = mapped_column(BigInteger)
     #: Whether the worker could ask libvirt when it last looked.
     libvirt_up: Mapped[bool | None]
+    #: What guests it can run (engine.domxml.offer); None: it never said.
+    capabilities: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     #: When the worker last reported.
     seen_at: Mapped[datetime | None]
     #: When the list of domains was last taken.
@@ -169,6 +171,8 @@ class RestorePoint(Base):
     checksum_algorithm: Mapped[str | None] = mapped_column(String(32))
     checksum_value: Mapped[str | None] = mapped_column(String(128))
     taken_at: Mapped[datetime]
+    #: What its guest needs of a host (engine.domxml.requirements); None: nobody wrote it down.
+    requirements: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
 
 
 class StreamPosition(Base):

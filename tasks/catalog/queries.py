@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import or_, select
 
 from tasks.catalog import models
 from tasks.catalog.connection import Catalog
 from tasks.catalog.views import DomainView, EventView, HostView, JobView, RestorePointView
+from tasks.errors import UsageError
 from tasks.states import JobState
 
 #: Rows, where the caller names no other bound.
@@ -84,6 +85,21 @@ def list_hosts(catalog: Catalog, *, limit: int = LIMIT_DEFAULT) -> list[HostView
             HostView.of(row)
             for row in session.scalars(select(models.Host).order_by(models.Host.name).limit(limit))
         ]
+
+
+def find_capabilities(catalog: Catalog, host: str) -> dict[str, Any] | None:
+    """Return what a host says it can run; None where it never said.
+
+    Raises:
+        UsageError: nobody knows the host.
+    """
+    with catalog.read() as session:
+        row = session.get(models.Host, host)
+        if row is None:
+            raise UsageError(
+                f"host {host}", "never reported", "a host of the fleet", "see fleetsave hosts list"
+            )
+        return row.capabilities
 
 
 def list_domains(

@@ -138,6 +138,8 @@ class RestorePointView:
     checksum_algorithm: str | None
     checksum_value: str | None
     taken_at: datetime
+    #: What its guest needs of a host (engine.domxml.requirements); None: nobody wrote it down.
+    requirements: dict[str, Any] | None
 
     @classmethod
     def of(cls, row: models.RestorePoint) -> Self:

@@ -4,6 +4,8 @@ import sys
 from pathlib import Path
 
 from engine.api import DomainSummary
+from engine.domxml.capabilities import HostCpu
+from engine.domxml.offer import HostCapabilities
 from tasks.config import load_settings
 from tasks.worker import run_worker
 
@@ -27,7 +29,20 @@ def list_domains(uri: str) -> list[DomainSummary]:
     ]
 
 
+def describe_host(uri: str) -> HostCapabilities:
+    """Return what a small host could run, whatever the URI."""
+    del uri
+    return HostCapabilities(
+        libvirt_version="11.3.0", hypervisor_version="10.0.0", cpu=HostCpu(architecture="x86_64")
+    )
+
+
 if __name__ == "__main__":
     sys.exit(
-        run_worker(load_settings(), engine_command=(sys.executable, str(_ENGINE)), list_domains=list_domains)
+        run_worker(
+            load_settings(),
+            engine_command=(sys.executable, str(_ENGINE)),
+            list_domains=list_domains,
+            describe_host=describe_host,
+        )
     )

@@ -18,7 +18,14 @@ from lxml import etree
 
 from engine.cancel import CancelToken
 from engine.checkpoint import checkpoint
-from engine.errors import EngineError, HypervisorError, NoDomainError, StorageError, WrongStateError
+from engine.errors import (
+    EngineError,
+    HypervisorError,
+    NoDomainError,
+    NotSupportedError,
+    StorageError,
+    WrongStateError,
+)
 from engine.flags import SaveFlags
 from engine.hypervisor.port import Domain, Hypervisor, Versions
 from engine.operation import Operation
@@ -96,6 +103,10 @@ class MemoryHypervisor:
     def versions(self) -> Versions:
         """Return made-up versions."""
         return Versions(libvirt="11.3.0", hypervisor="10.0.0")
+
+    def capabilities(self) -> str:
+        """Say nothing of a host: there is none."""
+        raise NotSupportedError("memory:///", "no host")
 
     def list_domains(self) -> list[Domain]:
         """Return the one domain."""

@@ -9,8 +9,9 @@ from typing import Final
 from uuid import uuid4
 
 from engine.errors import NoDomainError
-from engine.hypervisor.port import Domain, Versions
-from engine.hypervisor.sim import saving, starting
+from engine.hypervisor.hostcalls import cpu_match
+from engine.hypervisor.port import CpuMatch, Domain, Platform, Versions
+from engine.hypervisor.sim import capabilities, saving, starting
 from engine.hypervisor.sim.codes import (
     INVALID_ARG,
     OPERATION_DENIED,
@@ -56,6 +57,29 @@ class SimHypervisor:
         """Return the versions of what it behaves like."""
         self._connection.begin("look")
         return _VERSIONS
+
+    def capabilities(self) -> str:
+        """Return the <capabilities> that the URI gives the host."""
+        self._connection.begin("look")
+        return capabilities.format_capabilities(self._connection.settings)
+
+    def domain_capabilities(self, platform: Platform) -> str:
+        """Return the <domainCapabilities> of guests on a platform."""
+        self._connection.begin("look", call="virConnectGetDomainCapabilities")
+        return capabilities.format_domain_capabilities(self._connection.settings, platform, self.uri)
+
+    def compare_cpu(self, platform: Platform, cpu_xml: str) -> CpuMatch:
+        """Say whether guests on a platform can have a <cpu>."""
+        self._connection.begin("look", call="virConnectCompareHypervisorCPU")
+        lacking = capabilities.list_lacking(self._connection.settings, platform, cpu_xml, self.uri)
+        if not lacking:
+            return CpuMatch(is_compatible=True)
+        return cpu_match(f"Host CPU does not provide required features: {', '.join(lacking)}")
+
+    def expand_cpu(self, platform: Platform, cpu_xml: str) -> str:
+        """Return a <cpu> with every feature spelled out."""
+        self._connection.begin("look", call="virConnectBaselineHypervisorCPU")
+        return capabilities.expand(self._connection.settings, platform, cpu_xml, self.uri)
 
     def list_domains(self) -> list[Domain]:
         """Return every domain, running or not, sorted by name."""

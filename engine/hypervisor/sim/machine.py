@@ -19,12 +19,12 @@ from engine.units import KiB, parse_size
 _VISIBLE: Final = ("string(memory)", "string(vcpu)", "string(os/type/@machine)", "string(os/type/@arch)")
 
 
-def make_xml(name: str, uuid: str, memory_bytes: int) -> str:
+def make_xml(name: str, uuid: str, memory_bytes: int, machine: str = "sim-1") -> str:
     """Return the XML of a machine that no real hypervisor takes for one of its own."""
     return (
         f"<domain type='sim'>\n  <name>{escape(name)}</name>\n  <uuid>{uuid}</uuid>\n"
         f"  <memory unit='KiB'>{memory_bytes // KiB}</memory>\n  <vcpu>1</vcpu>\n"
-        "  <os>\n    <type arch='x86_64' machine='sim-1'>hvm</type>\n  </os>\n  <devices/>\n</domain>\n"
+        f"  <os>\n    <type arch='x86_64' machine='{machine}'>hvm</type>\n  </os>\n  <devices/>\n</domain>\n"
     )
 
 

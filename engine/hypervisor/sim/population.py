@@ -24,7 +24,7 @@ def populate(settings: SimSettings) -> Iterator[SimDomain]:
     for number in range(settings.domains):
         name = f"{settings.host}-{number:04}"
         uuid = str(uuid5(_NAMESPACE, f"{settings.seed}/{name}"))
-        xml = make_xml(name, uuid, settings.memory_bytes)
+        xml = make_xml(name, uuid, settings.memory_bytes, settings.machines[0])
         domain = SimDomain(name=name, uuid=uuid, definition=xml, memory_bytes=settings.memory_bytes)
         if number < running:
             domain = domain.started(run_id=number + 1, boot_id=read_boot_id(), live=xml).resumed(now)

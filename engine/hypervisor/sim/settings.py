@@ -37,12 +37,24 @@ class SimSettings:
     rate: int | None = None
     #: How long a call waits for another job on its domain before it fails, seconds; as libvirt.
     busy_seconds: float = 30.0
+    #: Machine types that the host has; its first domains are of the first one.
+    machines: tuple[str, ...] = ("sim-1",)
+    #: Features that guests' processors can have.
+    features: tuple[str, ...] = ("avx", "sse2")
     faults: tuple[Fault, ...] = ()
 
     @property
     def directory(self) -> Path:
         """The host's own directory."""
         return self.parent / self.host
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """Return the names that stand between commas; ValueError for an empty one."""
+    names = tuple(text.split(","))
+    if not all(names):
+        raise ValueError("a name is empty")
+    return names
 
 
 #: Key of the query -> field, and what its text stands for.
@@ -55,6 +67,8 @@ _KEYS: Final[dict[str, tuple[str, Callable[[str], Any]]]] = {
     "latency": ("latency_seconds", parse_duration),
     "rate": ("rate", parse_size),
     "busy": ("busy_seconds", parse_duration),
+    "machines": ("machines", _names),
+    "features": ("features", _names),
 }
 
 

@@ -13,6 +13,7 @@ from typing import Final
 from engine.domxml.document import check_same_domain
 from engine.errors import HypervisorError, StorageError
 from engine.flags import SaveFlags, StartFlags
+from engine.hypervisor.sim.capabilities import check_machine
 from engine.hypervisor.sim.codes import OPERATION_INVALID, check_flags, failure
 from engine.hypervisor.sim.connection import SimConnection
 from engine.hypervisor.sim.domain import SimDomain
@@ -36,6 +37,7 @@ def restore(connection: SimConnection, path: str, dxml: str | None, flags: int) 
     name = read_machine(head.xml, connection.uri).name
     if dxml is not None:
         check_abi(head.xml, dxml, name)
+    check_machine(connection.settings, dxml or head.xml, name)
     connection.reach("restore", "closed", name, check=connection.check)
     direct = SaveFlags.BYPASS_CACHE in given
     source = open_source(path, connection.uri, connection.check, direct=direct)

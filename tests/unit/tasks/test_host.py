@@ -2,17 +2,25 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import StorageError
+from engine.domxml.offer import HostCapabilities
+from engine.errors import NotSupportedError, StorageError
 from tasks.config import HostSettings, Settings
 from tasks.errors import UsageError
 from tasks.host import HostWorker
+
+
+def describe_nothing(uri: str) -> HostCapabilities:
+    """Stand in for a hypervisor that does not say what it can run."""
+    raise NotSupportedError(uri, "no capabilities")
 
 
 def worker(folder: Path, *, name: str = "alpha", port: int = 0) -> HostWorker:
     """Return a worker that was not started; nobody answers at its broker."""
     host = HostSettings(name=name, state_dir=folder / "state", runtime_dir=folder / "run", metrics_port=port)
     settings = Settings(broker_url="redis://127.0.0.1:1/0", host=host)
-    return HostWorker(settings, engine_command=("true",), list_domains=lambda _: [])
+    return HostWorker(
+        settings, engine_command=("true",), list_domains=lambda _: [], describe_host=describe_nothing
+    )
 
 
 def test_second_worker_on_one_state_directory_is_refused(tmp_path: Path) -> None:
