@@ -29,7 +29,7 @@ _BACKENDS: Final[Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
     "file": (("path",), ("append",)),
     "pipe": (("path",), ()),
     "dev": (("path",), ()),
-    "unix": (("path",), ("mode",)),
+    "unix": (("path", "mode"), ()),
     "tcp": (("mode", "host", "service"), ("protocol", "tls")),
     "pty": ((), ()),
     "null": ((), ()),
@@ -63,6 +63,9 @@ def _write(settings: Settings, pen: Pen, device: etree._Element, values: Mapping
             raise ValueError(f"{', '.join(sorted(other))} of a {device.tag!s} of type {kind}, want type, too")
     if kind != old:
         _clear(pen, device, values)
+    elif kind == "unix" and "path" in values and place_of(device, "source/@path").value is None:
+        # libvirt itself made the socket, and prints neither where nor that it listens there.
+        values = {"mode": "bind", **values}
     write_settings(settings, pen, device, values)
 
 
