@@ -22,6 +22,7 @@ from engine.flags import BypassPolicy, DumpFlags, DumpFormat, SaveFlags, StartFl
 from engine.hypervisor.connect import connect
 from engine.hypervisor.port import Hypervisor
 from engine.managed import managed_save, managed_save_remove, start
+from engine.newxml import XmlWish
 from engine.observer import Observer, SilentObserver
 from engine.operation import Operation
 from engine.outcome import Outcome
@@ -100,6 +101,7 @@ class Engine:
         dxml: str | None = None,
         flags: int = 0,
         *,
+        rules: str | None = None,
         bypass_cache: BypassPolicy | str = BypassPolicy.REQUIRE,
         zstd_level: int | None = None,
         bandwidth: int | None = None,
@@ -108,7 +110,10 @@ class Engine:
         channels: int | None = None,
         job_id: str | None = None,
     ) -> Outcome:
-        """Save a domain into a file, or into a new restore point of the store (virDomainSaveFlags)."""
+        """Save a domain into a file, or into a new restore point of the store (virDomainSaveFlags).
+
+        Rules (TOML) make the dxml from the guest's own XML.
+        """
         options = replace(
             _options("virDomainSaveFlags", flags, bypass_cache, zstd_level, bandwidth),
             data_path=data_path,
@@ -116,7 +121,8 @@ class Engine:
             channels=channels,
         )
         target = None if to is None else self._absolute(to, "to")
-        return save(self._operation("virDomainSaveFlags", job_id), domain, target, dxml=dxml, options=options)
+        wish = XmlWish(dxml=dxml, rules=rules)
+        return save(self._operation("virDomainSaveFlags", job_id), domain, target, wish=wish, options=options)
 
     def checkpoint(
         self,
@@ -145,6 +151,8 @@ class Engine:
         dxml: str | None = None,
         flags: int = 0,
         *,
+        rules: str | None = None,
+        new_name: str | None = None,
         bypass_cache: BypassPolicy | str = BypassPolicy.REQUIRE,
         data_path: str = "stream",
         force_stale_disks: bool = False,
@@ -152,14 +160,16 @@ class Engine:
     ) -> Outcome:
         """Start a guest from an image or a restore point (virDomainRestoreFlags).
 
-        Disks that were written since the guest was saved are refused unless force_stale_disks.
+        Rules (TOML) make the dxml from the image's own XML. With a new name the guest is a copy
+        beside the original. Disks that were written since the guest was saved are refused
+        unless force_stale_disks.
         """
         given = _flags(SaveFlags, flags, "virDomainRestoreFlags")
         policy = _policy(bypass_cache, is_required=SaveFlags.BYPASS_CACHE in given)
         return restore(
             self._operation("virDomainRestoreFlags", job_id),
             self._absolute(path, "from"),
-            dxml=dxml,
+            wish=XmlWish(dxml=dxml, rules=rules, new_name=new_name),
             flags=given,
             policy=policy,
             data_path=data_path,
@@ -195,6 +205,7 @@ class Engine:
         to: Path | str | None = None,
         dxml: str | None = None,
         *,
+        rules: str | None = None,
         bypass_cache: BypassPolicy | str = BypassPolicy.REQUIRE,
         live: bool = False,
     ) -> SaveSurvey:
@@ -202,7 +213,12 @@ class Engine:
         target = None if to is None else self._absolute(to, "to")
         operation = self._operation("virDomainSaveFlags", None)
         return survey_save(
-            operation, domain, target, dxml, _policy(bypass_cache, is_required=False), live=live
+            operation,
+            domain,
+            target,
+            XmlWish(dxml=dxml, rules=rules),
+            _policy(bypass_cache, is_required=False),
+            live=live,
         )
 
     def managed_save_remove(self, domain: str, *, job_id: str | None = None) -> Outcome:

@@ -26,6 +26,7 @@ def perform(engine: Engine, request: EngineRequest) -> Outcome:  # noqa: PLR0911
                 "data_path": request.data_path,
                 "image_format": request.image_format,
                 "channels": request.channels,
+                "rules": request.rules,
             }
             return engine.save(domain, request.to, request.dxml, _save_flags(request), **image, **native)
         case "checkpoint":
@@ -43,6 +44,8 @@ def perform(engine: Engine, request: EngineRequest) -> Outcome:  # noqa: PLR0911
                 request.path or "",
                 request.dxml,
                 _save_flags(request),
+                rules=request.rules,
+                new_name=request.new_name,
                 data_path=request.data_path,
                 force_stale_disks=request.force_stale_disks,
                 **common,

@@ -91,6 +91,17 @@ def given_host_cpu(hypervisor: Hypervisor, uuid: str) -> HostCpu | None:
         return None
 
 
+def qemu_user_of(hypervisor: Hypervisor) -> tuple[int, int] | None:
+    """Return user and group id of QEMU's processes where the driver says so; else they are this process's."""
+    try:
+        user, _, group = _facts(hypervisor).qemu_user.partition(":")
+    except HypervisorUnreachableError:
+        raise
+    except EngineError:
+        return None
+    return (int(user), int(group)) if user.isdecimal() and group.isdecimal() else None
+
+
 def platform_of(needed: Requirements) -> Platform:
     """Return the platform that a guest is to run on."""
     return Platform(

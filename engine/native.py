@@ -55,7 +55,6 @@ class NativeSave:
         operation: Operation,
         plan: SavePlan,
         *,
-        dxml: str | None,
         flags: SaveFlags,
         policy: BypassPolicy,
         image_format: str | None,
@@ -63,7 +62,6 @@ class NativeSave:
     ) -> None:
         self._operation = operation
         self._plan = plan
-        self._dxml = dxml
         self._flags = flags
         self._policy = policy
         self._image_format = image_format
@@ -121,10 +119,10 @@ class NativeSave:
         plain = int(self._flags & ~SaveFlags.BYPASS_CACHE) | (SaveFlags.BYPASS_CACHE if bypass else 0)
         path, uuid = str(self._staging.image), self._plan.domain.uuid
         if self._image_format is None and self._channels is None:
-            self._operation.hypervisor.save(uuid, path, self._dxml, plain)
+            self._operation.hypervisor.save(uuid, path, self._plan.dxml, plain)
         else:
             self._operation.hypervisor.save_as(
-                uuid, path, self._dxml, plain, image_format=self._image_format, channels=self._channels
+                uuid, path, self._plan.dxml, plain, image_format=self._image_format, channels=self._channels
             )
 
     def _publish(self, file: DirectFile, began: float, disks: list[dict[str, Any]]) -> Outcome:

@@ -9,9 +9,9 @@ from typing import Any, Final
 from engine.directio.probe import free_bytes, probe_direct_io
 from engine.domxml.blockers import list_blockers
 from engine.domxml.capabilities import HostCpu
-from engine.domxml.changes import Change, list_changes
+from engine.domxml.changes import Change
 from engine.domxml.disks import Disk, list_disks
-from engine.domxml.document import check_same_domain, parse_domain_xml
+from engine.domxml.document import parse_domain_xml
 from engine.errors import (
     DomainBusyError,
     EngineError,
@@ -25,6 +25,7 @@ from engine.findings import Finding, Survey
 from engine.flags import BypassPolicy, SaveFlags
 from engine.hostcaps import given_host_cpu
 from engine.hypervisor.port import Domain, Hypervisor, Versions
+from engine.newxml import XmlPlan, XmlWish, plan_xml
 from engine.operation import Operation
 from engine.store.places import Place, check_allowed, check_store, check_target, plan_file, plan_point
 from engine.units import MiB, format_size
@@ -47,6 +48,8 @@ class SavePlan:
     versions: Versions
     #: Most bytes the image will need, as far as the hypervisor knows.
     estimate_bytes: int
+    #: Domain XML to hand on to the hypervisor; None = the guest's own.
+    dxml: str | None
     dxml_changes: tuple[Change, ...]
     #: Those that the guest has now, whatever a dxml makes of them.
     disks: tuple[Disk, ...]
@@ -140,7 +143,7 @@ def survey_save(
     operation: Operation,
     name_or_uuid: str,
     to: Path | None,
-    dxml: str | None,
+    wish: XmlWish | None,
     policy: BypassPolicy,
     *,
     live: bool = False,
@@ -151,7 +154,7 @@ def survey_save(
         operation: the surroundings.
         name_or_uuid: the domain.
         to: the file to make; None = a restore point in the store.
-        dxml: domain XML for the restore.
+        wish: what the restore shall use in place of the guest's own XML; None: nothing.
         policy: what to do about the page cache.
         live: the guest is to go on running.
     """
@@ -164,14 +167,11 @@ def survey_save(
         lambda: _find_fitting(hypervisor, name_or_uuid, live=live),
         lambda found: f"is {found.state}",
     )
-    changes: tuple[Change, ...] = ()
+    xml: XmlPlan | None = None
     if domain is not None:
         _look_at_blockers(survey, hypervisor, domain)
-        if dxml is not None:
-            found = survey.look(
-                "dxml", lambda: check_dxml(hypervisor, domain, dxml), lambda them: f"{len(them)} changes"
-            )
-            changes = found or ()
+        if wish is not None and wish != XmlWish():
+            xml = survey.look("dxml", lambda: _plan_dxml(hypervisor, domain, wish), describe_xml)
     rate = 0.0
     if directory is not None:
         rate = survey.look(
@@ -189,7 +189,8 @@ def survey_save(
             )
     plan = None
     if domain is not None and directory is not None and not any(finding.error for finding in survey.findings):
-        plan = _plan(operation, domain, to, changes)
+        plan = _plan(operation, domain, to, xml)
+    changes = () if xml is None else xml.changes
     return SaveSurvey(findings=survey.findings, plan=plan, rate=rate, live=live, dxml_changes=changes)
 
 
@@ -197,7 +198,7 @@ def preflight_save(
     operation: Operation,
     name_or_uuid: str,
     to: Path | None,
-    dxml: str | None,
+    wish: XmlWish | None,
     policy: BypassPolicy,
     *,
     live: bool = False,
@@ -207,7 +208,7 @@ def preflight_save(
     Raises:
         EngineError: of the class that says what stands in the way; the guest was not touched.
     """
-    survey = survey_save(operation, name_or_uuid, to, dxml, policy, live=live)
+    survey = survey_save(operation, name_or_uuid, to, wish, policy, live=live)
     survey.raise_first()
     assert survey.plan is not None, "no finding stands in the way"
     return survey.plan
@@ -256,7 +257,7 @@ def _check_space(directory: Path, domain: Domain) -> int:
     return free
 
 
-def _plan(operation: Operation, domain: Domain, to: Path | None, changes: tuple[Change, ...]) -> SavePlan:
+def _plan(operation: Operation, domain: Domain, to: Path | None, xml: XmlPlan | None) -> SavePlan:
     if to is not None:
         place = plan_file(to, operation.job_id)
     else:
@@ -267,7 +268,8 @@ def _plan(operation: Operation, domain: Domain, to: Path | None, changes: tuple[
         place=place,
         versions=operation.hypervisor.versions(),
         estimate_bytes=estimate_image(domain),
-        dxml_changes=changes,
+        dxml=None if xml is None else xml.dxml,
+        dxml_changes=() if xml is None else xml.changes,
         disks=list_disks(parse_domain_xml(operation.hypervisor.domain_xml(domain.uuid), where=domain.name)),
         host_cpu=given_host_cpu(operation.hypervisor, domain.uuid),
     )
@@ -279,15 +281,20 @@ def estimate_image(domain: Domain) -> int:
     return min(domain.memory_bytes, known) + IMAGE_MARGIN
 
 
-def check_dxml(hypervisor: Hypervisor, domain: Domain, dxml: str) -> tuple[Change, ...]:
-    """Return what a dxml changes; refuse one that is no domain XML, or of another domain.
+def describe_xml(plan: XmlPlan) -> str:
+    """Return a preflight's words for domain XML that may be used."""
+    count = len(plan.changes)
+    return f"{count} change{'' if count == 1 else 's'}, none that the guest would notice"
+
+
+def _plan_dxml(hypervisor: Hypervisor, domain: Domain, wish: XmlWish) -> XmlPlan:
+    """Return the XML for the restore; what a save image holds is the migratable form.
 
     Raises:
-        DomainXmlError, AbiError: it is.
+        DomainXmlError, AbiError: it cannot be used.
     """
     live = hypervisor.domain_xml(domain.uuid, migratable=True)
-    check_same_domain(live, dxml, where="dxml")
-    return list_changes(parse_domain_xml(live, where=domain.name), parse_domain_xml(dxml, where="dxml"))
+    return plan_xml(live, wish, where=domain.name, libvirt=hypervisor.versions().libvirt)
 
 
 def check_restorable(hypervisor: Hypervisor, name: str, uuid: str) -> None:

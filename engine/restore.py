@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-import os
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from engine.describe import Transfer
 from engine.directio.buffers import BufferRing
 from engine.directio.reader import read_stream
-from engine.domxml.changes import Change, list_changes
-from engine.domxml.document import check_same_domain, identity_of, parse_domain_xml
-from engine.errors import DomainXmlError, EngineError
+from engine.editcopy import open_edited_copy
+from engine.errors import EngineError
 from engine.flags import BypassPolicy, SaveFlags
 from engine.hypervisor.call import HypervisorCall
 from engine.hypervisor.stream import RestoreStream
+from engine.image.edit import edit_head
 from engine.image.header import ImageFormat
 from engine.imagesender import ImageSender, front_for_hypervisor
-from engine.machineguard import check_machine
 from engine.native import run_with_policy
+from engine.newxml import XmlWish
 from engine.operation import Operation
 from engine.outcome import Outcome
-from engine.preflight import check_flags, check_restorable, check_streams
-from engine.restoreguards import SavedDisks, check_disks
+from engine.preflight import check_flags, check_streams
+from engine.restoreplan import RestorePlan, look_at_disks, open_source, survey_restore
 from engine.steps import Step
-from engine.store.images import OpenImage, open_image
-from engine.store.places import check_allowed, find_image
+from engine.store.images import OpenImage
 from engine.store.workspace import lock_domain, open_workspace
 
 
@@ -34,7 +34,7 @@ def restore(
     operation: Operation,
     path: Path,
     *,
-    dxml: str | None = None,
+    wish: XmlWish | None = None,
     flags: SaveFlags = SaveFlags.NONE,
     policy: BypassPolicy = BypassPolicy.REQUIRE,
     data_path: str = "stream",
@@ -50,15 +50,15 @@ def restore(
         EngineError: no guest was started, and the image is untouched.
     """
     check_flags(flags)
-    check_allowed(path, operation.allowed_roots)
-    found = find_image(path)
-    # A person's own link is followed; in a job it could lead out of the allowed directories.
-    image = open_image(found.resolve() if operation.allowed_roots is None else found, policy)
-    try:
-        work = _Restore(operation, image, dxml, flags, force_stale_disks=force_stale_disks)
+    with open_source(operation, path, policy) as image:
+        survey = survey_restore(operation, image, wish or XmlWish(), force_stale_disks=force_stale_disks)
+        survey.raise_first()
+        plan = survey.plan
+        assert plan is not None, "no finding stands in the way"
+        work = _Restore(operation, image, plan, flags, force_stale_disks=force_stale_disks)
         operation.reach(Step.PREFLIGHT)
         with (
-            lock_domain(operation.runtime_dir, work.uuid, work.name),
+            lock_domain(operation.runtime_dir, plan.uuid, plan.name),
             open_workspace(operation.runtime_dir, operation.job_id) as workspace,
         ):
             # QEMU reads a sparse image by itself: it jumps about in the file.
@@ -66,61 +66,34 @@ def restore(
                 return work.run_native(path)
             check_streams(operation.hypervisor)
             return work.run(workspace, path)
-    finally:
-        image.file.close()
 
 
 class _Restore:
-    """One restore; making it is the preflight."""
+    """One restore that may begin."""
 
     def __init__(
         self,
         operation: Operation,
         image: OpenImage,
-        dxml: str | None,
+        plan: RestorePlan,
         flags: SaveFlags,
         *,
         force_stale_disks: bool,
     ) -> None:
         self._operation = operation
         self._image = image
-        self._dxml = dxml
+        self._plan = plan
         self._flags = flags
         self._force_stale_disks = force_stale_disks
-        where = str(image.file.path)
-        identity = identity_of(parse_domain_xml(image.head.domain_xml, where=where), where=where)
-        if identity.uuid is None:
-            raise DomainXmlError(where, "domain XML without a <uuid>", "one, as in every image libvirt makes")
-        self.name, self.uuid = identity.name, str(identity.uuid)
-        self._changes = self._check_dxml()
-        check_restorable(operation.hypervisor, self.name, self.uuid)
-        self._warnings = [*check_machine(operation.hypervisor, image, dxml), *self._check_disks()]
-
-    def _check_dxml(self) -> tuple[Change, ...]:
-        if self._dxml is None:
-            return ()
-        saved = self._image.head.domain_xml
-        check_same_domain(saved, self._dxml, where="dxml")
-        return list_changes(
-            parse_domain_xml(saved, where="image"), parse_domain_xml(self._dxml, where="dxml")
-        )
-
-    def _check_disks(self) -> list[str]:
-        image = self._image
-        return check_disks(
-            self._operation,
-            self.name,
-            image.head.domain_xml if self._dxml is None else self._dxml,
-            SavedDisks.of(image.manifest, os.fstat(image.file.fd).st_mtime_ns),
-            force_stale_disks=self._force_stale_disks,
-        )
 
     def run(self, workspace: Path, path: Path) -> Outcome:
         """Feed libvirt; return once the guest is there."""
         operation = self._operation
         stream = RestoreStream(workspace, operation.cancel)
         libvirt_flags = int(self._flags & ~SaveFlags.BYPASS_CACHE)
-        call = HypervisorCall(lambda: operation.hypervisor.restore(stream.path, self._dxml, libvirt_flags))
+        call = HypervisorCall(
+            lambda: operation.hypervisor.restore(stream.path, self._plan.xml.dxml, libvirt_flags)
+        )
         called_at = time.monotonic()
         try:
             operation.reach(Step.CALL)
@@ -152,16 +125,18 @@ class _Restore:
                 cancel=operation.cancel,
             )
         operation.reach(Step.VERIFIED)
-        call = HypervisorCall(
-            lambda: run_with_policy(image.file.policy, self._restore_native, image.file.failures)
-        )
         # Reading the image took long enough for somebody to run the guest without it.
-        self._check_disks()
-        called_at = time.monotonic()
-        operation.reach(Step.CALL)
-        operation.reach(Step.COMMIT)
-        call.start()
-        call.wait()
+        look_at_disks(operation, image, self._plan.xml, self._force_stale_disks)
+        with self._native_source() as source:
+            restore_from = partial(self._restore_native, source)
+            call = HypervisorCall(
+                lambda: run_with_policy(image.file.policy, restore_from, image.file.failures)
+            )
+            called_at = time.monotonic()
+            operation.reach(Step.CALL)
+            operation.reach(Step.COMMIT)
+            call.start()
+            call.wait()
         if call.error is not None:
             raise call.error
         operation.reach(Step.COMMITTED)
@@ -179,15 +154,39 @@ class _Restore:
         operation.reach(Step.DONE)
         return self._outcome(path, transfer, self._stopped_seconds(called_at, call), data_path="native")
 
-    def _restore_native(self, bypass: bool) -> None:
+    @contextmanager
+    def _native_source(self) -> Iterator[Path]:
+        """Give the file that libvirt is to read: the image, or a renamed copy that lives while the block runs."""
+        image, operation = self._image, self._operation
+        if not self._plan.xml.is_copy:
+            yield image.file.path
+            return
+        path = str(image.file.path)
+        edited = edit_head(image.head, path=path, domain_xml=self._plan.xml.xml)
+
+        def note(done_bytes: int) -> None:
+            operation.cancel.raise_if_cancelled(path)
+            operation.observer.progress(done_bytes, image.size)
+
+        with open_edited_copy(image, edited, operation.job_id, on_progress=note) as copy:
+            yield copy
+
+    def _restore_native(self, source: Path, bypass: bool) -> None:
         flags = int(self._flags & ~SaveFlags.BYPASS_CACHE) | (SaveFlags.BYPASS_CACHE if bypass else 0)
-        self._operation.hypervisor.restore(str(self._image.file.path), self._dxml, flags)
+        self._operation.hypervisor.restore(str(source), self._plan.xml.dxml, flags)
 
     def _feed(self, stream: RestoreStream, call: HypervisorCall) -> Transfer:
         """Send the image into libvirt's hands, the last bytes only when all of it is proven."""
         operation, image = self._operation, self._image
         head = image.head.header
-        front = front_for_hypervisor(image.head, image.first_bytes, path=str(image.file.path))
+        xml = self._plan.xml
+        front = front_for_hypervisor(
+            image.head,
+            image.first_bytes,
+            path=str(image.file.path),
+            # libvirt takes no other name from a dxml; what it reads, it believes.
+            domain_xml=xml.xml if xml.is_copy else None,
+        )
         stream.send_head(front, call)
         operation.reach(Step.OPENED)
         began = time.monotonic()
@@ -235,14 +234,14 @@ class _Restore:
         if isinstance(error, BrokenPipeError):
             # QEMU or libvirt left first: they know why.
             raise refusal or EngineError(
-                self.name, "libvirt stopped reading the image", "all of it"
+                self._plan.name, "libvirt stopped reading the image", "all of it"
             ) from error
 
     def _stopped_seconds(self, called_at: float, call: HypervisorCall) -> float:
         """Return the seconds from the call until the guest's CPUs ran, or until the call returned."""
         resumed = [
             at
-            for at, what in self._operation.hypervisor.pauses(self.uuid)
+            for at, what in self._operation.hypervisor.pauses(self._plan.uuid)
             if what == "resumed" and at >= called_at
         ]
         return (resumed[0] if resumed else call.returned_at) - called_at
@@ -253,12 +252,12 @@ class _Restore:
         operation = self._operation
         state = ""
         with suppress(EngineError):  # a guest that ends right away was restored all the same
-            state = operation.hypervisor.find_domain(self.uuid).state
+            state = operation.hypervisor.find_domain(self._plan.uuid).state
         return Outcome(
             op="restore",
             job_id=operation.job_id,
-            domain=self.name,
-            domain_uuid=self.uuid,
+            domain=self._plan.name,
+            domain_uuid=self._plan.uuid,
             host=operation.host,
             path=str(path),
             bytes=transfer.size,
@@ -270,7 +269,7 @@ class _Restore:
             checksum=transfer.checksum,
             data_path=data_path,
             simulated=operation.hypervisor.is_simulated,
-            dxml_changes=self._changes,
+            dxml_changes=self._plan.xml.changes,
             state=state,
-            warnings=tuple(self._warnings),
+            warnings=self._plan.warnings,
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,6 +96,43 @@ def check_sources(disks: Sequence[Disk], qemu_user: tuple[int, int] | None = Non
         elif not disk.is_empty:
             warnings.append(f"disk {disk.target} is of type {disk.type}: it cannot be looked at from here")
     return warnings
+
+
+def check_separate(saved_xml: str, copy_xml: str, *, where: str) -> list[str]:
+    """Refuse disks of a copy that are the original's, which would write them at the same time.
+
+    Returns: what cannot be known, a sentence each.
+
+    Raises:
+        StorageError: it names the first such disk.
+    """
+    theirs = list_disks(parse_domain_xml(saved_xml, where=where))
+    taken = {key for disk in theirs if (key := _key_of(disk))}
+    warnings = []
+    for disk in list_disks(parse_domain_xml(copy_xml, where=where)):
+        if disk.is_readonly or disk.is_shareable or disk.is_empty:
+            continue
+        key = _key_of(disk)
+        if key is None:
+            warnings.append(f"disk {disk.target} is of type {disk.type}: see that it is not the original's")
+        elif key in taken:
+            raise StorageError(
+                f"disk {disk.target} of {where}", f"{disk.path} is the original's", "a disk of its own",
+                "copy it (cp -p), and give the copy's disk its new place with --rewrite",
+            )  # fmt: skip
+    return warnings
+
+
+def _key_of(disk: Disk) -> tuple[int, int] | str | None:
+    """Return what tells a disk's file or device from every other, its path where it is not there."""
+    if disk.path is None:
+        return None
+    try:
+        state = Path(disk.path).stat()
+    except OSError:
+        return os.path.realpath(disk.path)
+    # Of a block device its number; two nodes may lead to one.
+    return (0, state.st_rdev) if stat.S_ISBLK(state.st_mode) else (state.st_dev, state.st_ino)
 
 
 def check_fresh(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from engine.native import NativeSave
+from engine.newxml import XmlWish
 from engine.operation import Operation
 from engine.outcome import Outcome
 from engine.preflight import check_flags, check_streams, preflight_save
@@ -17,7 +18,7 @@ def save(
     domain: str,
     to: Path | None,
     *,
-    dxml: str | None = None,
+    wish: XmlWish | None = None,
     options: SaveOptions | None = None,
 ) -> Outcome:
     """Save the domain into the file `to`, or into a new restore point of the store; the guest ends.
@@ -30,7 +31,7 @@ def save(
     """
     options = options or SaveOptions()
     check_flags(options.flags)
-    plan = preflight_save(operation, domain, to, dxml, options.policy)
+    plan = preflight_save(operation, domain, to, wish, options.policy)
     if options.data_path != "native":
         check_streams(operation.hypervisor)
     operation.reach(Step.PREFLIGHT)
@@ -38,7 +39,6 @@ def save(
         return NativeSave(
             operation,
             plan,
-            dxml=dxml,
             flags=options.flags,
             policy=options.policy,
             image_format=options.image_format,
@@ -46,7 +46,7 @@ def save(
         ).run()
     kind = ImageKind(
         op="save",
-        call=lambda path: operation.hypervisor.save(plan.domain.uuid, path, dxml, 0),
+        call=lambda path: operation.hypervisor.save(plan.domain.uuid, path, plan.dxml, 0),
         guest_ends=True,
     )
     return StreamSave(operation, plan, kind, options).run()

@@ -13,6 +13,7 @@ from typing import Final, Protocol
 
 from lxml import etree
 
+from engine.domxml.difference import Difference
 from engine.domxml.document import parse_domain_xml
 from engine.domxml.edit.draft import Draft, Pen, RuleChange
 from engine.domxml.edit.layout import read_layout
@@ -24,30 +25,6 @@ from engine.errors import AbiError, DomainXmlError
 
 #: The first of its name needs no number.
 _FIRST: Final = re.compile(r"\[1\](?=/|\Z)")
-
-
-class Difference(Protocol):
-    """One value that a comparison of domain XML found to differ."""
-
-    @property
-    def xpath(self) -> str:
-        """Where, in the old XML."""
-        ...
-
-    @property
-    def old(self) -> str | None:
-        """The value there."""
-        ...
-
-    @property
-    def new(self) -> str | None:
-        """The value in the new XML."""
-        ...
-
-    @property
-    def guest_visible(self) -> bool:
-        """The guest would notice."""
-        ...
 
 
 class Check(Protocol):
@@ -180,9 +157,10 @@ def _checked(value: str) -> str:
 def _refuse_visible(differences: Iterable[Difference], changes: Sequence[RuleChange], *, where: str) -> None:
     for difference in differences:
         if difference.guest_visible:
-            rule = rule_of(changes, difference.xpath)
+            place = difference.xpath or difference.new_xpath or ""
+            rule = rule_of(changes, place)
             raise AbiError(
                 where if rule is None else f"{where}, {rule}",
-                f"{difference.xpath} would be {difference.new!r}", repr(difference.old),
+                f"{place} would be {difference.new!r}", repr(difference.old),
                 "rules may change host-specific parts only",
             )  # fmt: skip

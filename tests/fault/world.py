@@ -28,6 +28,7 @@ from engine.errors import (
 )
 from engine.flags import SaveFlags
 from engine.hypervisor.port import Domain, Hypervisor, Versions
+from engine.newxml import XmlWish
 from engine.operation import Operation
 from engine.outcome import Outcome
 from engine.restore import restore
@@ -329,7 +330,7 @@ class World:
         if kind == "checkpoint":
             return checkpoint(self.operation(), "web-1", None, options=chosen)
         to = self.final if kind == "file" else None
-        return save(self.operation(), "web-1", to, dxml=dxml, options=chosen)
+        return save(self.operation(), "web-1", to, wish=XmlWish(dxml=dxml), options=chosen)
 
     def restore(self, path: Path | None = None, **options: Any) -> Outcome:
         """Restore the guest from the new image."""
