@@ -40,6 +40,24 @@ GREEDY = {
             (900_000, 899_999),
         )
     ),
+    "rewrite": (
+        START + b"<a/>" * 65_000 + b"</domain>",
+        START + b"<a b=''/>" * 65_000 + b"</domain>",
+        START + b"<a>x</a>" * 65_000 + b"</domain>",
+        START + b"<a>" * 200 + b"&#1;" * 200_000 + b"</a>" * 200 + b"</domain>",
+        START + b"<devices>" + b"<disk><source file='/a/'/></disk>" * 30_000 + b"</devices></domain>",
+        START + b"<devices>" + b"<disk device='cdrom'/>" * 40_000 + b"</devices></domain>",
+        START + b"<devices>" + b"<interface/>" * 65_000 + b"</devices></domain>",
+        b"<domain " + b" ".join(b"a%d=''" % number for number in range(90_000)) + b"/>",
+    ),
+    "rules": (
+        b"[[disk]]\n" * (INPUT_SIZE_MAX // 9),
+        b"[[emulator]]\npath={prefix='/',replace='/'}\n" * 999,
+        b"a = " + b"[" * (INPUT_SIZE_MAX - 4),
+        b"[[disk]]\nset = {" + b"a=1," * (INPUT_SIZE_MAX // 4 - 20) + b"b=1}",
+        b"[[disk]]\nset = {" + b",".join(b"a%d=1" % number for number in range(100_000)) + b"}",
+        b"[[disk]]\nsource = '" + b"a" * (INPUT_SIZE_MAX - 40) + b"'",
+    ),
     "domain_xml": (
         START + b"<a/>" * (INPUT_SIZE_MAX // 4 - 60) + b"</domain>",
         START + b"<a b=''/>" * (INPUT_SIZE_MAX // 9 - 60) + b"</domain>",
