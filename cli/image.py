@@ -115,10 +115,7 @@ def define(path: Path, file: Path | None, *, running: bool, paused: bool, as_jso
     crash leaves anything else than one of the two. NEW.xml may be - for standard input.
     """
     flags = (SaveFlags.RUNNING if running else 0) | (SaveFlags.PAUSED if paused else 0)
-    dxml = None
-    if file is not None:
-        where = "standard input" if str(file) == "-" else str(file)
-        dxml = read_text(file, where=where, what="domain XML", size_max=XML_SIZE_MAX)
+    dxml = None if file is None else read_text(file, what="domain XML", size_max=XML_SIZE_MAX)
     with open_bar(f"define {path.name}", is_silent=as_json) as observer:
         done = image_define(path, dxml, flags, observer=observer)
     if as_json:

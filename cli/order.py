@@ -121,4 +121,4 @@ def read_rules(file: Path | None) -> str | None:
 def _read_text(file: Path | None, option: str, what: str, hint: str) -> str | None:
     if file is None:
         return None
-    return read_text(file, where=f"{option} {file}", what=what, size_max=DXML_SIZE_MAX, hint=hint)
+    return read_text(file, option=option, what=what, size_max=DXML_SIZE_MAX, hint=hint)

@@ -5,19 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-import click
-
+from cli.textfile import decode, name_of, read_bounded
 from engine.domxml.document import XML_SIZE_MAX
-from engine.errors import DomainXmlError, StorageError
 from engine.examine import image_dumpxml
 
 #: What every save image begins with, finished or not.
 _IMAGE_BEGINS: Final = b"LibvirtQemud"
-
-
-def name_of(path: Path) -> str:
-    """Return what errors call a path."""
-    return "standard input" if str(path) == "-" else str(path)
+_WHAT: Final = "domain XML"
 
 
 def read_domain_xml(path: Path) -> str:
@@ -33,36 +27,7 @@ def read_domain_xml(path: Path) -> str:
     """
     if path.is_dir():
         return image_dumpxml(path, security_info=True)
-    data = read_bounded(path, XML_SIZE_MAX, "domain XML")
+    data = read_bounded(path, XML_SIZE_MAX, _WHAT, name_of(path))
     if data.startswith(_IMAGE_BEGINS):
         return image_dumpxml(path, security_info=True)
-    if len(data) > XML_SIZE_MAX:
-        raise DomainXmlError(name_of(path), "too large for domain XML", f"at most {XML_SIZE_MAX} bytes")
-    return decode(data, path, "domain XML")
-
-
-def read_bounded(path: Path, size_max: int, what: str) -> bytes:
-    """Return what a file begins with: one byte more than it may have, at most.
-
-    Raises:
-        StorageError: it cannot be read.
-    """
-    try:
-        with click.open_file(str(path), "rb") as opened:
-            return bytes(opened.read(size_max + 1))
-    except OSError as error:
-        raise StorageError(
-            name_of(path), error.strerror or str(error), f"a readable file of {what}"
-        ) from error
-
-
-def decode(data: bytes, path: Path, what: str) -> str:
-    """Return bytes as text.
-
-    Raises:
-        DomainXmlError: they are none.
-    """
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        raise DomainXmlError(name_of(path), f"no UTF-8: {error}", what) from error
+    return decode(data, name_of(path), what=_WHAT, size_max=XML_SIZE_MAX)

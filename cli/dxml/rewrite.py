@@ -8,21 +8,22 @@ from pathlib import Path
 from typing import Final
 
 import click
+from lxml import etree
 
 from cli.command import Command
-from cli.dxml.origin import decode, name_of, read_bounded, read_domain_xml
+from cli.dxml.origin import read_domain_xml
 from cli.output import print_json
+from cli.textfile import name_of, read_text
+from engine.domxml.compare import compare
+from engine.domxml.difference import Difference
 from engine.domxml.document import parse_domain_xml
 from engine.domxml.edit.draft import RuleChange
 from engine.domxml.identity import derive_identity, rename_domain
-from engine.domxml.rewrite import Check
 from engine.domxml.rewrite import rewrite as rewrite_by_rules
 from engine.domxml.rules import RULES_SIZE_MAX, parse_rules
 from engine.domxml.secrets import hide_in_text
 from tasks.errors import UsageError
 
-#: Lists what differs between the old <domain> and the new one, and whether its guest would see it.
-_CHECK: Final[Check | None] = None
 _COLOURS: Final = {"+": "green", "-": "red", "@": "cyan"}
 
 
@@ -82,16 +83,18 @@ def _rewritten(
     """Return the new XML and all changes: by the rules, which leave the domain the same, then by the name."""
     changes: tuple[RuleChange, ...] = ()
     if rules is not None:
-        rule_set = parse_rules(
-            decode(read_bounded(rules, RULES_SIZE_MAX, "rules"), rules, "rules"), where=name_of(rules)
-        )
-        done = rewrite_by_rules(text, rule_set, where=where, check=_CHECK)
+        rule_set = parse_rules(read_text(rules, what="rules", size_max=RULES_SIZE_MAX), where=name_of(rules))
+        done = rewrite_by_rules(text, rule_set, where=where, check=_list_differences)
         text, changes = done.xml, done.changes
     if new_name is not None:
         identity = derive_identity(parse_domain_xml(text, where=where), new_name, where=where)
         done = rename_domain(text, identity, where=where)
         text, changes = done.xml, (*changes, *done.changes)
     return text, changes
+
+
+def _list_differences(old: etree._Element, new: etree._Element) -> tuple[Difference, ...]:
+    return compare(old, new).differences
 
 
 def _print_diff(old: str, new: str, name: str) -> None:

@@ -18,6 +18,9 @@ from engine.domxml.changes import list_changes
 from engine.domxml.disks import list_disks
 from engine.domxml.document import check_same_domain, identity_of, parse_domain_xml
 from engine.domxml.facts import HIDDEN, hide_secrets, machine_facts
+from engine.domxml.identity import derive_identity, rename_domain
+from engine.domxml.rewrite import rewrite
+from engine.domxml.rules import parse_rules
 from engine.errors import (
     AbiError,
     DomainXmlError,
@@ -93,6 +96,32 @@ def fuzz_domain_xml(data: bytes) -> None:
     list_changes(parse_domain_xml(XML, where="seed"), root)
     hide_secrets(root)
     assert all(graphics.get("passwd") in {None, HIDDEN} for graphics in root.iter("graphics"))
+
+
+def fuzz_rewrite(data: bytes) -> None:
+    """Rewrite domain XML from anywhere, rename it; what comes out can be read, and says so."""
+    text = data.decode(errors="replace")
+    try:
+        done = rewrite(text, _RULES, where="fuzz")
+        identity = derive_identity(parse_domain_xml(done.xml, where="fuzz"), "copy", where="fuzz")
+        renamed = rename_domain(done.xml, identity, where="fuzz")
+    except (DomainXmlError, AbiError) as error:
+        _check_sentence(error)
+        return
+    assert done.changes or done.xml == text
+    assert identity_of(parse_domain_xml(renamed.xml, where="fuzz"), where="fuzz").name == "copy"
+    assert "secret" not in repr(done.changes)
+
+
+def fuzz_rules(data: bytes) -> None:
+    """Read rules from anywhere; what was taken can be tried."""
+    try:
+        rules = parse_rules(data.decode(errors="replace"), where="fuzz")
+        # A regex from anywhere may take for ever: that is its author's affair.
+        if not any(pattern.regex for rule in rules.rules for pattern in rule.patterns.values()):
+            rewrite(XML, rules, where="fuzz")
+    except (DomainXmlError, AbiError) as error:
+        _check_sentence(error)
 
 
 def fuzz_manifest(data: bytes) -> None:
@@ -283,6 +312,40 @@ _JSON_WORDS: Final = (
     "\\ud800",
 )
 
+_RULES_TEXT: Final = """on_crash = "restart"
+[[disk]]
+source = { prefix = "/a/", replace = "/b/" }
+optional = true
+[[disk]]
+device = "cdrom"
+set = { type = "network", protocol = "nbd", name = "x", host = "h" }
+optional = true
+[[interface]]
+set = { network = "default" }
+optional = true
+[[graphics]]
+set = { listen = "::", port = "auto" }
+optional = true
+[[serial]]
+set = { type = "pty", log = "/l" }
+optional = true
+[[hostdev]]
+pci = "03:00.0"
+set = { pci = "04:00.0" }
+optional = true
+[[seclabel]]
+remove = true
+optional = true
+"""
+_RULES: Final = parse_rules(_RULES_TEXT, where="fuzz")
+_RICH_XML: Final = XML.replace(
+    "<devices>",
+    "<seclabel type='none'/><devices><disk type='file' device='cdrom'><source file='/a/x'/></disk>"
+    "<interface type='network'><source network='n' portid='p'/></interface><serial type='file'>"
+    "<source path='/a'/></serial><console type='file'><source path='/a'/></console><hostdev type='pci'>"
+    "<source><address bus='0x03' slot='0' function='0'/></source></hostdev>",
+)
+
 TARGETS: Final[Mapping[str, Target]] = {
     "head": Target(
         run=fuzz_head, seeds=_images(), words=("LibvirtQemudSave", "LibvirtQemudPart", "<domain>")
@@ -299,6 +362,28 @@ TARGETS: Final[Mapping[str, Target]] = {
             "<uuid>",
             "<?xml encoding='UTF-16'?>",
         ),
+    ),
+    "rewrite": Target(
+        run=fuzz_rewrite,
+        seeds=(XML.encode(), _RICH_XML.encode(), b"<domain><name>a</name></domain>"),
+        words=(
+            "<!--",
+            "-->",
+            "<![CDATA[",
+            "]]>",
+            "<?a ?>",
+            "&#39;",
+            "<source",
+            "<listen",
+            "' path='",
+            ">",
+            "/>",
+        ),
+    ),
+    "rules": Target(
+        run=fuzz_rules,
+        seeds=(_RULES_TEXT.encode(), b"[disk]", b"a = " + b"[" * 5000),
+        words=("[[disk]]", "set = ", "{", "}", "exact = ", "regex = ", "replace = ", "optional = true", "[["),
     ),
     "manifest": Target(
         run=fuzz_manifest,

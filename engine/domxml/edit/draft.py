@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field
+from typing import Final
 
 from lxml import etree
 
@@ -12,6 +13,9 @@ from engine.domxml.edit.layout import Layout
 from engine.domxml.edit.place import Place
 from engine.domxml.facts import HIDDEN, hide_secrets
 from engine.errors import DomainXmlError
+
+#: Places of one document that may be changed; some kilobytes each.
+WISHES_MAX: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,15 +46,21 @@ class Draft:
         """Wish a value for a place.
 
         Raises:
-            DomainXmlError: somebody else wished another.
+            DomainXmlError: somebody else wished another, or there are too many wishes.
         """
+        self._check_number()
         if place in self.values and self.values[place] != value:
             raise self._fight((self._rules[place], self.values[place]), (rule, value), self.xpath_of(place))
         self.values.setdefault(place, value)
         self._rules.setdefault(place, rule)
 
     def remove(self, element: etree._Element, *, rule: str) -> None:
-        """Wish that an element be gone, with all that is in it."""
+        """Wish that an element be gone, with all that is in it.
+
+        Raises:
+            DomainXmlError: there are too many wishes.
+        """
+        self._check_number()
         self.removed.setdefault(element, rule)
 
     def settle(self) -> None:
@@ -71,9 +81,9 @@ class Draft:
 
     def list_changes(self) -> tuple[RuleChange, ...]:
         """Return what will be different, in document order."""
-        order = {element: number for number, element in enumerate(self.layout.spans)}
-        found = [(order[place.element], self._change(place, value)) for place, value in self.values.items()]
-        found += [(order[element], self._removal(element)) for element in self.removed]
+        order = self.layout.order_of
+        found = [(order(place.element), self._change(place, value)) for place, value in self.values.items()]
+        found += [(order(element), self._removal(element)) for element in self.removed]
         return tuple(change for _, change in sorted(found, key=_first))
 
     def xpath_of(self, place: Place) -> str:
@@ -83,6 +93,10 @@ class Draft:
             siblings = 0 if number else sum(1 for _ in place.element.iterchildren(step))
             path += f"/{step}[{siblings + 1}]"
         return path + ("/text()" if place.attribute is None else f"/@{place.attribute}")
+
+    def _check_number(self) -> None:
+        if len(self.values) + len(self.removed) >= WISHES_MAX:
+            raise DomainXmlError(self.where, f"{WISHES_MAX} places that change", "fewer than that")
 
     def _change(self, place: Place, value: str | None) -> RuleChange:
         return RuleChange(rule=self._rules[place], xpath=self.xpath_of(place), old=place.value, new=value)

@@ -9,7 +9,8 @@ Source: https://www.w3.org/TR/xml/, sections 2 and 3.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from array import array
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -21,10 +22,12 @@ _NAME: Final = re.compile(r"[^ \t\r\n/>=]+")
 _ATTRIBUTE: Final = re.compile(
     r"""[ \t\r\n]+(?P<name>[^ \t\r\n/>=]+)[ \t\r\n]*=[ \t\r\n]*(?:"(?P<double>[^"]*)"|'(?P<single>[^']*)')"""
 )
-_TAG_END: Final = re.compile(r"[ \t\r\n]*(?P<slash>/?)>")
+_QUOTE_OR_END: Final = re.compile("[\"'>]")
 #: What holds no elements, and how it ends.
 _OPAQUE: Final = (("<!--", "-->"), ("<![CDATA[", "]]>"), ("<?", "?>"))
 CDATA: Final = "<![CDATA["
+#: White space of XML; Python knows more.
+SPACE: Final = " \t\r\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,48 +45,103 @@ class AttributeSpan:
         return self.value_end + 1
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ElementSpan:
     """Where one element stands: offsets into the text."""
 
     start: int
-    #: Behind the name in the start tag.
-    name_end: int
-    attributes: dict[str, AttributeSpan]
-    #: Behind the start tag.
+    #: Where another attribute may be put; behind the start tag.
+    attributes_end: int
     open_end: int
-    #: <x/>: there is no end tag.
-    is_empty: bool
-    #: The end tag, and what is behind it; both open_end where there is none.
-    close_start: int = 0
-    end: int = 0
-    #: The element's own pieces of text: runs between tags and comments, whole CDATA sections.
-    texts: list[tuple[int, int]] = field(default_factory=list)
+    #: The end tag, and what is behind it; both open_end for <x/>.
+    close_start: int
+    end: int
 
     @property
-    def attributes_end(self) -> int:
-        """Offset where another attribute may be put."""
-        return max((attribute.end for attribute in self.attributes.values()), default=self.name_end)
+    def is_empty(self) -> bool:
+        """<x/>: there is no end tag."""
+        return self.end == self.open_end
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """Domain XML as text and as tree."""
+    """Domain XML as text and as tree.
+
+    A document may have very many elements of which very few are edited: of each only its ends
+    are kept, the rest is looked up in the text.
+    """
 
     text: str
     root: etree._Element
-    spans: Mapping[etree._Element, ElementSpan]
-    #: The how-manieth of its name each element is among its siblings, from 1.
-    numbers: Mapping[etree._Element, int]
+    _order: Mapping[etree._Element, int]
+    _starts: array[int]
+    _ends: array[int]
+    #: Parent -> the how-manieth of its name each child is, from 1; of parents that were asked for.
+    _numbers: dict[etree._Element, dict[etree._Element, int]] = field(default_factory=dict)
+
+    @property
+    def elements(self) -> tuple[etree._Element, ...]:
+        """All elements, in document order."""
+        return tuple(self._order)
+
+    def order_of(self, element: etree._Element) -> int:
+        """Return which of all elements one is, in document order."""
+        return self._order[element]
 
     def xpath_of(self, element: etree._Element) -> str:
         """Return the path of an element, such as /domain/devices[1]/disk[2]."""
         steps = []
-        step: etree._Element | None = element
-        while step is not None and step is not self.root:
-            steps.append(f"/{step.tag!s}[{self.numbers[step]}]")
-            step = step.getparent()
-        return f"/{self.root.tag!s}" + "".join(reversed(steps))
+        while (parent := element.getparent()) is not None:
+            numbers = self._numbers.get(parent)
+            if numbers is None:
+                numbers = self._numbers[parent] = _number(parent)
+            steps.append(f"/{element.tag!s}[{numbers[element]}]")
+            element = parent
+        return f"/{element.tag!s}" + "".join(reversed(steps))
+
+    def name_of(self, element: etree._Element) -> str:
+        """Return the name of an element as its tags have it, prefix and all."""
+        found = _NAME.match(self.text, self._starts[self._order[element]] + 1)
+        assert found is not None
+        return found[0]
+
+    def span_of(self, element: etree._Element) -> ElementSpan:
+        """Return where an element stands."""
+        text, number = self.text, self._order[element]
+        start, end = self._starts[number], self._ends[number]
+        open_end = _tag_end(text, start)
+        inside_end = open_end - (len("/>") if open_end == end else len(">"))
+        return ElementSpan(
+            start=start,
+            attributes_end=start + len(text[start:inside_end].rstrip(SPACE)),
+            open_end=open_end,
+            close_start=open_end if open_end == end else text.rindex("</", open_end, end),
+            end=end,
+        )
+
+    def attribute_of(self, element: etree._Element, name: str) -> AttributeSpan | None:
+        """Return where an attribute of an element stands, None if it has none of that name."""
+        for attribute in self._attributes_of(element):
+            if attribute["name"] == name:
+                value_start, value_end = attribute.span("single" if attribute["double"] is None else "double")
+                return AttributeSpan(start=attribute.start(), value_start=value_start, value_end=value_end)
+        return None
+
+    def _attributes_of(self, element: etree._Element) -> Iterator[re.Match[str]]:
+        found: re.Match[str] | None = _NAME.match(self.text, self._starts[self._order[element]] + 1)
+        assert found is not None
+        while found := _ATTRIBUTE.match(self.text, found.end()):
+            yield found
+
+    def texts_of(self, element: etree._Element) -> Iterator[tuple[int, int]]:
+        """Yield the pieces of an element's own text: runs between tags and comments, whole CDATA sections."""
+        span = self.span_of(element)
+        position = span.open_end
+        for child in element.iterchildren("*"):
+            number = self._order[child]
+            yield from _pieces(self.text, position, self._starts[number])
+            position = self._ends[number]
+        yield from _pieces(self.text, position, span.close_start)
 
 
 def read_layout(text: str, *, where: str) -> Layout:
@@ -93,77 +151,77 @@ def read_layout(text: str, *, where: str) -> Layout:
         DomainXmlError: no domain XML that may be read.
     """
     root = parse_domain_xml(text, where=where)
-    elements = [element for element in root.iter() if isinstance(element.tag, str)]
-    spans = scan(text)
+    order = {element: number for number, element in enumerate(root.iter("*"))}
+    starts, ends = _scan(text)
     # Two readers of one text: were they of two minds, an edit would land elsewhere.
-    assert len(spans) == len(elements), f"{len(spans)} start tags, {len(elements)} elements"
-    for element, span in zip(elements, spans, strict=True):
-        name = text[span.start + 1 : span.name_end].rpartition(":")[2]
-        assert name == etree.QName(element).localname, name
-    return Layout(
-        text=text,
-        root=root,
-        spans=dict(zip(elements, spans, strict=True)),
-        numbers=_number(elements),
-    )
+    assert len(starts) == len(order), f"{len(starts)} start tags, {len(order)} elements"
+    for element, start in zip(order, starts, strict=True):
+        name = _NAME.match(text, start + 1)
+        assert name is not None, start
+        assert name[0].rpartition(":")[2] == etree.QName(element).localname, name[0]
+    return Layout(text=text, root=root, _order=order, _starts=starts, _ends=ends)
 
 
-def scan(text: str) -> list[ElementSpan]:
-    """Return where the elements of well-formed XML without a DTD stand, in document order."""
-    found: list[ElementSpan] = []
-    is_open: list[ElementSpan] = []
+def _scan(text: str) -> tuple[array[int], array[int]]:
+    """Return where the elements of well-formed XML without a DTD begin and end, in document order."""
+    starts, ends, is_open = array("q"), array("q"), array("q")
     position = text.find("<")
     while position != -1:
-        opaque = next((pair for pair in _OPAQUE if text.startswith(pair[0], position)), None)
-        if opaque:
-            end = text.index(opaque[1], position + len(opaque[0])) + len(opaque[1])
-            if opaque[0] == CDATA:
-                is_open[-1].texts.append((position, end))
+        if (end := _opaque_end(text, position)) is not None:
+            pass
         elif text.startswith("</", position):
             end = text.index(">", position) + 1
-            span = is_open.pop()
-            span.close_start, span.end = position, end
+            ends[is_open.pop()] = end
         else:
-            span = _scan_tag(text, position)
-            found.append(span)
-            end = span.open_end
-            if not span.is_empty:
-                is_open.append(span)
+            end = _tag_end(text, position)
+            if text[end - 2] != "/":
+                is_open.append(len(starts))
+            starts.append(position)
+            ends.append(end)
         position = text.find("<", end)
-        if is_open and position > end:
-            is_open[-1].texts.append((end, position))
-    return found
+    assert not is_open, is_open
+    return starts, ends
 
 
-def _scan_tag(text: str, start: int) -> ElementSpan:
-    name = _NAME.match(text, start + 1)
-    assert name is not None, start
-    attributes: dict[str, AttributeSpan] = {}
-    end = name.end()
-    while attribute := _ATTRIBUTE.match(text, end):
-        group = "double" if attribute["double"] is not None else "single"
-        value_start, value_end = attribute.span(group)
-        attributes[attribute["name"]] = AttributeSpan(
-            start=attribute.start(), value_start=value_start, value_end=value_end
-        )
-        end = attribute.end()
-    tag_end = _TAG_END.match(text, end)
-    assert tag_end is not None, end
-    return ElementSpan(
-        start=start,
-        name_end=name.end(),
-        attributes=attributes,
-        open_end=tag_end.end(),
-        is_empty=bool(tag_end["slash"]),
-        close_start=tag_end.end(),
-        end=tag_end.end(),
-    )
+def _opaque_end(text: str, start: int) -> int | None:
+    """Return where a comment, CDATA section or processing instruction ends, None for anything else."""
+    for begin, end in _OPAQUE:
+        if text.startswith(begin, start):
+            return text.index(end, start + len(begin)) + len(end)
+    return None
 
 
-def _number(elements: list[etree._Element]) -> dict[etree._Element, int]:
-    counts: dict[tuple[etree._Element | None, str], int] = {}
+def _tag_end(text: str, position: int) -> int:
+    """Return where a start tag ends; a value may hold a ">"."""
+    while True:
+        found = _QUOTE_OR_END.search(text, position)
+        assert found is not None, position
+        if found[0] == ">":
+            return found.end()
+        position = text.index(found[0], found.end()) + 1
+
+
+def _pieces(text: str, position: int, end: int) -> Iterator[tuple[int, int]]:
+    """Yield runs of text and CDATA sections of a stretch without elements."""
+    while position < end:
+        stop = text.find("<", position, end)
+        if stop == -1:
+            stop = end
+        if stop > position:
+            yield position, stop
+        position = stop
+        if position < end:
+            opaque_end = _opaque_end(text, position)
+            assert opaque_end is not None, position
+            if text.startswith(CDATA, position):
+                yield position, opaque_end
+            position = opaque_end
+
+
+def _number(parent: etree._Element) -> dict[etree._Element, int]:
+    counts: dict[str, int] = {}
     numbers = {}
-    for element in elements:
-        key = element.getparent(), str(element.tag)
-        counts[key] = numbers[element] = counts.get(key, 0) + 1
+    for child in parent.iterchildren("*"):
+        tag = str(child.tag)
+        counts[tag] = numbers[child] = counts.get(tag, 0) + 1
     return numbers

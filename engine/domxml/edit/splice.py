@@ -10,10 +10,10 @@ from typing import Final
 from lxml import etree
 
 from engine.domxml.edit.draft import Draft
-from engine.domxml.edit.layout import CDATA, ElementSpan, Layout
+from engine.domxml.edit.layout import CDATA, SPACE, ElementSpan, Layout
 from engine.domxml.edit.place import Place
 
-_SPACE: Final = " \t\r\n"
+_QUOTES: Final = frozenset("\"'")
 #: Space from the end of one line to the first word of another.
 _INDENT: Final = re.compile(r"\r?\n[ \t]*\Z")
 #: Written as references: a reader would make spaces or line feeds of them.
@@ -49,7 +49,7 @@ def splice(draft: Draft) -> str:
 
 def _edits(layout: Layout, element: etree._Element, values: Mapping[Place, str | None]) -> Iterator[_Splice]:
     """Yield the edits of one element's own start tag and content."""
-    span = layout.spans[element]
+    span = layout.span_of(element)
     children, attributes, text = dict[str, _Child](), dict[str, str | None](), None
     for place, value in values.items():
         if place.missing and value is not None:
@@ -58,14 +58,14 @@ def _edits(layout: Layout, element: etree._Element, values: Mapping[Place, str |
             text = value or ""
         elif not place.missing:
             attributes[place.attribute] = value
-    yield from _new_attributes(layout, span, attributes)
+    yield from _new_attributes(layout, element, attributes)
     if span.is_empty and (children or text):
-        yield _opened(layout, span, text or "", children)
+        yield _opened(layout, element, text or "", children)
         return
     if text is not None:
-        yield from _new_text(layout.text, span, text)
+        yield from _new_text(layout, element, text)
     if children:
-        yield _new_children(layout, element, span, children)
+        yield _new_children(layout, element, children)
 
 
 @dataclass(slots=True)
@@ -78,20 +78,21 @@ class _Child:
 
 
 def _new_attributes(
-    layout: Layout, span: ElementSpan, attributes: Mapping[str, str | None]
+    layout: Layout, element: etree._Element, attributes: Mapping[str, str | None]
 ) -> Iterator[_Splice]:
     """Put values between the quotes that are there; new attributes come last."""
     added = ""
     for name, value in attributes.items():
-        known = span.attributes.get(name)
+        known = layout.attribute_of(element, name)
         if known is not None and value is None:
             yield _Splice(known.start, known.end, "")
         elif known is not None and value is not None:
             yield _Splice(known.value_start, known.value_end, _escape(value, layout.text[known.value_end]))
         elif value is not None:
-            added += f" {name}={_quoted(value, _quote_of(layout, span))}"
+            added += f" {name}={_quoted(value, _quote_of(layout, element))}"
     if added:
-        yield _Splice(span.attributes_end, span.attributes_end, added)
+        end = layout.span_of(element).attributes_end
+        yield _Splice(end, end, added)
 
 
 def _grow(children: dict[str, _Child], place: Place, value: str) -> None:
@@ -116,54 +117,55 @@ def _format(children: Mapping[str, _Child], quote: str, indent: str) -> str:
     return text
 
 
-def _opened(layout: Layout, span: ElementSpan, text: str, children: Mapping[str, _Child]) -> _Splice:
+def _opened(layout: Layout, element: etree._Element, text: str, children: Mapping[str, _Child]) -> _Splice:
     """Make <x/> an element with content."""
-    name = layout.text[span.start + 1 : span.name_end]
+    span = layout.span_of(element)
+    name = layout.name_of(element)
     indent = _indent_before(layout.text, span)
     inside = _escape(text, "")
     if children:
-        inside += _format(children, _quote_of(layout, span), indent and indent + _STEP) + indent
+        inside += _format(children, _quote_of(layout, element), indent and indent + _STEP) + indent
     return _Splice(span.open_end - len("/>"), span.open_end, f">{inside}</{name}>")
 
 
-def _new_children(
-    layout: Layout, element: etree._Element, span: ElementSpan, children: Mapping[str, _Child]
-) -> _Splice:
+def _new_children(layout: Layout, element: etree._Element, children: Mapping[str, _Child]) -> _Splice:
     """Put elements behind the last child, indented as it is."""
-    quote = _quote_of(layout, span)
+    span = layout.span_of(element)
+    quote = _quote_of(layout, element)
     last = next(element.iterchildren("*", reversed=True), None)
     if last is not None:
-        indent = _indent_before(layout.text, layout.spans[last])
-        end = layout.spans[last].end
+        indent = _indent_before(layout.text, layout.span_of(last))
+        end = layout.span_of(last).end
         return _Splice(end, end, _format(children, quote, indent))
     indent = _indent_before(layout.text, span)
     content = layout.text[span.open_end : span.close_start]
-    end = span.open_end + len(content.rstrip(_SPACE))
+    end = span.open_end + len(content.rstrip(SPACE))
     closing = "" if end < span.close_start else indent
     return _Splice(end, end, _format(children, quote, indent and indent + _STEP) + closing)
 
 
-def _new_text(text: str, span: ElementSpan, value: str) -> Iterator[_Splice]:
+def _new_text(layout: Layout, element: etree._Element, value: str) -> Iterator[_Splice]:
     """Put the value where the first piece of text stands; comments between pieces stay."""
-    new = _escape(value, "")
-    for start, end in span.texts:
+    text, new = layout.text, _escape(value, "")
+    for start, end in layout.texts_of(element):
         piece = text[start:end]
-        if not piece.strip(_SPACE):
+        if not piece.strip(SPACE):
             continue
         before, behind = (
             (0, 0)
             if text.startswith(CDATA, start)
-            else (len(piece) - len(piece.lstrip(_SPACE)), len(piece) - len(piece.rstrip(_SPACE)))
+            else (len(piece) - len(piece.lstrip(SPACE)), len(piece) - len(piece.rstrip(SPACE)))
         )
         yield _Splice(start + before, end - behind, new)
         new = ""
     if new:
-        yield _Splice(span.open_end, span.open_end, new)
+        begin = layout.span_of(element).open_end
+        yield _Splice(begin, begin, new)
 
 
 def _removal(layout: Layout, element: etree._Element) -> _Splice:
     """Take out an element, and its line if it has one of its own."""
-    span = layout.spans[element]
+    span = layout.span_of(element)
     return _Splice(span.start - len(_indent_before(layout.text, span)), span.end, "")
 
 
@@ -176,11 +178,12 @@ def _indent_before(text: str, span: ElementSpan) -> str:
     return found[0] if found else ""
 
 
-def _quote_of(layout: Layout, span: ElementSpan) -> str:
+def _quote_of(layout: Layout, element: etree._Element) -> str:
     """Return the quote that the element uses, or the document, or libvirt."""
-    for known in (span, layout.spans[layout.root]):
-        for attribute in known.attributes.values():
-            return layout.text[attribute.value_end]
+    for known in (element, layout.root):
+        last = layout.text[layout.span_of(known).attributes_end - 1]
+        if known.attrib and last in _QUOTES:
+            return last
     return "'"
 
 

@@ -20,17 +20,19 @@ def test_layout_and_tree_agree(text: str) -> None:
     """Each value of the tree stands where the layout says, in one of its spellings."""
     layout = read(text)
 
-    for element, span in layout.spans.items():
+    for element in layout.elements:
+        span = layout.span_of(element)
         assert text[span.start] == "<"
         assert text[span.end - 1] == ">"
-        names = [name for name in span.attributes if not name.startswith("xmlns")]
-        assert len(names) == len(element.attrib)
-        for name in names:
-            if ":" not in name:
-                one = span.attributes[name]
-                spelled = text[one.value_start - 1 : one.end]
-                assert etree.fromstring(f"<x a={spelled}/>").get("a") == element.get(name)
-        pieces = (text[start:end] for start, end in span.texts)
+        for name, value in element.attrib.items():
+            if not str(name).startswith("{"):
+                one = layout.attribute_of(element, str(name))
+                assert one is not None
+                assert text[one.start] in " \t\r\n"
+                assert span.start < one.start < one.end <= span.attributes_end < span.open_end
+                assert etree.fromstring(f"<x a={text[one.value_start - 1 : one.end]}/>").get("a") == value
+        assert layout.attribute_of(element, "none") is None
+        pieces = (text[start:end] for start, end in layout.texts_of(element))
         own = "".join(etree.fromstring(f"<x>{piece}</x>").text or "" for piece in pieces)
         assert own == "".join(piece or "" for piece in (element.text, *(child.tail for child in element)))
 
@@ -46,6 +48,6 @@ def test_paths_count_siblings_of_one_name() -> None:
     """As the list of changes prints them."""
     layout = read("<domain><a/><b><c/><c/></b><a/></domain>")
 
-    assert [layout.xpath_of(element) for element in layout.spans] == [
+    assert [layout.xpath_of(element) for element in layout.elements] == [
         "/domain", "/domain/a[1]", "/domain/b[1]", "/domain/b[1]/c[1]", "/domain/b[1]/c[2]", "/domain/a[2]",
     ]  # fmt: skip

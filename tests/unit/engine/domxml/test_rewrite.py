@@ -14,7 +14,7 @@ from lxml import etree
 
 from engine.domxml.changes import list_changes
 from engine.domxml.document import parse_domain_xml
-from engine.domxml.edit.draft import RuleChange
+from engine.domxml.edit.draft import WISHES_MAX, RuleChange
 from engine.domxml.rewrite import Rewrite, rewrite, rule_of
 from engine.domxml.rules import parse_rules
 from engine.errors import AbiError, DomainXmlError
@@ -258,3 +258,11 @@ def test_changes_are_all_that_differs(cases: list[tuple[str, str, str]], data: s
 
     assert all(rule_of(done.changes, change.xpath) for change in seen)
     assert bool(seen) == bool(done.changes)
+
+
+def test_a_document_of_very_many_elements_is_not_rewritten() -> None:
+    """What a rule may cost is bounded; nobody's domain has so many disks."""
+    disks = "<disk/>" * (WISHES_MAX // 2 + 1)
+
+    with pytest.raises(DomainXmlError, match=f"{WISHES_MAX} places that change, want fewer"):
+        run(devices(disks), "[[disk]]\nset = {cache = 'none', io = 'native'}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from engine.domxml.rules import KINDS, RULES_MAX, RULES_SIZE_MAX, parse_rules
 from engine.errors import DomainXmlError
 
 EXAMPLES = Path(__file__).resolve().parents[4] / "examples" / "dxml"
+DOCUMENTATION = EXAMPLES.parents[1] / "docs" / "DXML.md"
 
 WRONG = {
     "[[disk]": "rules.toml: no TOML: ",
@@ -159,3 +161,18 @@ def toml(value: object) -> str:
     if isinstance(value, int):
         return str(value)
     return '"' + "".join(f"\\U{ord(char):08x}" for char in str(value)) + '"'
+
+
+@pytest.mark.parametrize("block", re.findall(r"```toml\n(.*?)```", DOCUMENTATION.read_text(), re.DOTALL))
+def test_documentation_shows_rules_that_are_taken(block: str) -> None:
+    """Each block of it is a whole file."""
+    assert parse_rules(block, where="docs/DXML.md").rules
+
+
+def test_documentation_names_every_key() -> None:
+    """A key that nobody can find is of no use."""
+    words = set(re.findall(r"[a-z_]+", DOCUMENTATION.read_text()))
+
+    for kind in KINDS.values():
+        missing = {part for key in (*kind.keys, *kind.settings) for part in key.split(".")} - words
+        assert not missing, kind.name
