@@ -205,6 +205,14 @@ def test_firmware_files_count_where_they_are(tmp_path: Path) -> None:
     assert check(tmp_path, xml=xml) == []
 
 
+def test_file_that_cannot_be_looked_at_is_left_to_libvirt(tmp_path: Path) -> None:
+    """It may be there for libvirt's user."""
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+
+    assert check(tmp_path, xml=XML.replace("</os>", f"<loader type='pflash'>{loop}</loader></os>")) == []
+
+
 def test_host_that_cannot_be_looked_at_is_left_to_libvirt(tmp_path: Path) -> None:
     """A warning, unless the connection is gone: then nothing will work."""
 
