@@ -123,9 +123,12 @@ def _missing_variables(needed: Requirements) -> Iterator[Missing]:
 def _is_there(path: str) -> bool:
     """Tell whether there is such a file; one that this user may not look at is left to libvirt."""
     try:
-        return Path(path).exists()
+        Path(path).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
     except OSError:
         return True
+    return True
 
 
 def _ask_about_cpu(

@@ -7,17 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import select
+from sqlalchemy import select, text
 from sqlalchemy.exc import IntegrityError
 
-from tasks.catalog import Catalog, JobView, migrate, models, open_catalog, queries
-from tasks.catalog.apply import apply_event
+from tasks.catalog import Catalog, JobView, migrate, migrations, models, open_catalog, queries
+from tasks.catalog.apply import CAPABILITIES_SIZE_MAX, apply_event
 from tasks.catalog.database import create_database_engine
-from tasks.errors import BrokerError, ConfigError
+from tasks.errors import BrokerError, ConfigError, UsageError
 from tasks.host_event import EventKind, HostEvent
 from tasks.states import JobState
 
@@ -72,6 +74,7 @@ RESULT = {
     "path": "/store/u-1/point",
     "bytes": 2**40,
     "checksum": {"algorithm": "blake3", "value": "ab"},
+    "requirements": {"v": 1, "machine": "pc-q35-10.0"},
 }
 STORY = [
     event(1, EventKind.STATE, {"state": "running", "reason": None}),
@@ -108,6 +111,7 @@ def check_end_of_story(catalog: Catalog) -> None:
     assert events[0].at == T0 + timedelta(seconds=1)
     [point] = queries.list_restore_points(catalog)
     assert (point.size_bytes, point.manifest_path) == (2**40, "/store/u-1/point/manifest.json")
+    assert point.requirements == RESULT["requirements"]
     with catalog.read() as session:
         [attempt] = session.scalars(select(models.Attempt)).all()
     assert (attempt.number, attempt.state) == (1, "succeeded")
@@ -123,6 +127,31 @@ def test_migrations_make_the_tables_that_the_models_describe(url: str) -> None:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, models.Base.metadata) == []
     engine.dispose()
+
+
+def test_catalog_of_the_first_version_keeps_what_it_knows(url: str) -> None:
+    """What hosts run and points need is not known of old rows; everything else stays."""
+    engine = create_database_engine(url)
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        connection.execute(text("INSERT INTO hosts (name, uri) VALUES ('alpha', 'qemu:///system')"))
+        connection.execute(
+            text(
+                "INSERT INTO restore_points (host, path, size_bytes, taken_at)"
+                " VALUES ('alpha', '/store/p', 7, '2026-01-01 00:00:00.000000')"
+            )
+        )
+    engine.dispose()
+
+    with open_catalog(url) as catalog:
+        [host] = queries.list_hosts(catalog)
+        [point] = queries.list_restore_points(catalog)
+        assert (host.name, host.uri) == ("alpha", "qemu:///system")
+        assert (point.path, point.size_bytes, point.taken_at) == ("/store/p", 7, T0)
+        assert (point.requirements, queries.find_capabilities(catalog, "alpha")) == (None, None)
 
 
 def test_many_may_migrate_at_once(url: str) -> None:
@@ -197,7 +226,9 @@ def test_two_unfinished_jobs_cannot_share_a_domain(catalog: Catalog) -> None:
     add_job(catalog, "j5")
 
 
-def inventory(seconds: int, domains: list[str] | None, **facts: Any) -> HostEvent:
+def inventory(
+    seconds: int, domains: list[str] | None, capabilities: object = None, **facts: Any
+) -> HostEvent:
     """Return an inventory with these domains."""
     listed = domains and [
         {
@@ -206,7 +237,7 @@ def inventory(seconds: int, domains: list[str] | None, **facts: Any) -> HostEven
         }
         for name in domains
     ]  # fmt: skip
-    body = {"facts": facts, "domains": listed}
+    body = {"facts": facts, "domains": listed, "capabilities": capabilities}
     return HostEvent(host="alpha", kind=EventKind.INVENTORY, at=T0 + timedelta(seconds=seconds), body=body)
 
 
@@ -221,6 +252,25 @@ def test_inventory_replaces_the_one_before(catalog: Catalog) -> None:
     assert (host.uri, host.libvirt_up, host.seen_at) == ("qemu:///system", False, T0 + timedelta(seconds=4))
     [domain] = queries.list_domains(catalog, name_or_uuid="u-c")
     assert (domain.name, domain.tags, domain.memory_bytes) == ("c", ("prod",), 2**33)
+
+
+def test_capabilities_stay_until_the_host_says_others(catalog: Catalog) -> None:
+    """Null means as before; an older inventory, nonsense and too much change nothing."""
+    apply(catalog, inventory(2, None))
+    assert queries.find_capabilities(catalog, "alpha") is None
+    apply(catalog, inventory(3, None, {"v": 1}), inventory(4, None))
+    assert queries.find_capabilities(catalog, "alpha") == {"v": 1}
+    apply(catalog, inventory(1, None, {"v": 0}), inventory(5, None, [1]))
+    apply(catalog, inventory(6, None, {"v": "x" * CAPABILITIES_SIZE_MAX}))
+    assert queries.find_capabilities(catalog, "alpha") == {"v": 1}
+    apply(catalog, inventory(7, None, {"v": 2}))
+    assert queries.find_capabilities(catalog, "alpha") == {"v": 2}
+
+
+def test_host_that_never_reported_is_named(catalog: Catalog) -> None:
+    """A typing error is not an empty answer."""
+    with pytest.raises(UsageError, match="host gamma: never reported"):
+        queries.find_capabilities(catalog, "gamma")
 
 
 def test_facts_of_a_wrong_kind_are_unknown(catalog: Catalog) -> None:

@@ -92,3 +92,14 @@ def describe(image: bytes) -> Manifest:
             "failures": [],
         },
     )
+
+
+def patch_head(image: bytes, *changes: tuple[str, str]) -> bytes:
+    """Return the image with other texts of the same length in its XML and cookie."""
+    end = parse_header(image, path="image").stream_offset
+    head = image[:end]
+    for old, new in changes:
+        assert len(old) == len(new)
+        assert old.encode() in head, old
+        head = head.replace(old.encode(), new.encode())
+    return head + image[end:]

@@ -79,6 +79,21 @@ def test_two_hosts_are_saved_and_restored(fleet: Fleet, pair: tuple[Guest, Guest
         assert guest.counters() == list(range(1, guest.counter() + 1))
 
 
+def test_points_are_listed_by_the_hosts_that_can_take_them(fleet: Fleet, running_guest: Guest) -> None:
+    """Both hosts are alike: beta takes alpha's point, whose image stays on alpha; nobody was asked."""
+    fleet.wait_domains({running_guest.name: "running"})
+    saved = _json(fleet.run("save", running_guest.name, "--json"))
+
+    listed = _json(
+        fleet.run("points", "list", "--domain", running_guest.name, "--restorable-on", "beta", "--json")
+    )["points"]
+    hosts = _json(fleet.run("hosts", "list", "--json"))["hosts"]
+
+    assert [(point["host"], point["path"]) for point in listed] == [("alpha", saved["path"])]
+    assert [(point["restorable"], point["missing"]) for point in listed] == [(True, [])]
+    assert {host["qemu_version"] for host in hosts} == {hosts[0]["qemu_version"]} != {None}
+
+
 def test_managed_save_is_taken_up_by_start(fleet: Fleet, pair: tuple[Guest, Guest]) -> None:
     """Libvirt keeps the images; start continues each guest."""
     names = [guest.name for guest in pair]

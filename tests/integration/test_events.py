@@ -233,11 +233,12 @@ def test_hosts_that_speak_are_found(  # noqa: PLR0917
     sender: EventSender,
     wait_until: Callable[..., Any],
 ) -> None:
-    """A new host needs no entry anywhere; of inventories that wait, the list of domains survives."""
+    """A new host needs no entry anywhere; of inventories that wait, what was said at length survives."""
     del journal
     at = datetime.now(UTC)
     for number, domains in enumerate(([], None, None)):
-        body = {"facts": {"uri": f"u{number}"}, "domains": domains}
+        capabilities = {"v": number} if number == 1 else None
+        body = {"facts": {"uri": f"u{number}"}, "domains": domains, "capabilities": capabilities}
         sender.publish_inventory(
             HostEvent(host=host, kind=EventKind.INVENTORY, at=at + timedelta(seconds=number), body=body)
         )
@@ -248,6 +249,7 @@ def test_hosts_that_speak_are_found(  # noqa: PLR0917
         return [view.uri for view in queries.list_hosts(catalog) if view.name == host] == ["u2"]
 
     wait_until(latest)
+    assert queries.find_capabilities(catalog, host) == {"v": 1}
 
 
 def test_doorbell_holds_an_envelope_that_the_host_takes(

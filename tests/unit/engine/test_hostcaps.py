@@ -1,7 +1,6 @@
 """What a host can run is found out by asking it, once for all guests and exactly for one."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,59 +9,12 @@ import pytest
 from engine import host_capabilities, hostcaps
 from engine.domxml.offer import parse_host_capabilities
 from engine.domxml.requirements import read_requirements
-from engine.errors import EngineError, HypervisorUnreachableError, NotSupportedError, StorageError
+from engine.errors import HypervisorUnreachableError, NotSupportedError, StorageError
 from engine.hostcaps import describe_host, describe_host_for, given_host_cpu
-from engine.hypervisor.port import CpuMatch, Platform, Versions
-from tests.data.host_documents import CAPABILITIES, COOKIE, DOMAIN, DOMAIN_CAPABILITIES
+from tests.data.host_documents import COOKIE, DOMAIN
+from tests.data.paper_hypervisor import PaperHypervisor
 
 NEEDED = read_requirements(DOMAIN, COOKIE, where="x")
-
-
-class PaperHypervisor:
-    """Says what is on paper: a host with KVM, TCG and another architecture."""
-
-    def __init__(self, *, domain_xml: str = DOMAIN) -> None:
-        self.asked: list[Platform] = []
-        self.xml = domain_xml
-        #: Platforms that it does not know, and what it says then.
-        self.refuses: Callable[[Platform], EngineError | None] = lambda _platform: None
-        self.expanded = "<cpu><feature name='sse2'/><feature policy='disable' name='monitor'/></cpu>"
-
-    def versions(self) -> Versions:
-        """Return made-up versions."""
-        return Versions(libvirt="11.3.0", hypervisor="9.2.0")
-
-    def capabilities(self) -> str:
-        """Return the document."""
-        return CAPABILITIES
-
-    def domain_capabilities(self, platform: Platform) -> str:
-        """Return the document, for the machine that was asked about."""
-        self.asked.append(platform)
-        if error := self.refuses(platform):
-            raise error
-        text = DOMAIN_CAPABILITIES
-        if platform.emulator:
-            text = text.replace("/usr/bin/qemu-system-x86_64", platform.emulator)
-        return text.replace("pc-q35-9.2", platform.machine) if platform.machine else text
-
-    def expand_cpu(self, platform: Platform, cpu_xml: str) -> str:
-        """Return a document."""
-        del platform
-        assert "<model" in cpu_xml
-        if not self.expanded:
-            raise NotSupportedError("x", "cannot")
-        return self.expanded
-
-    def compare_cpu(self, platform: Platform, cpu_xml: str) -> CpuMatch:
-        """Fit."""
-        del platform, cpu_xml
-        return CpuMatch(is_compatible=True)
-
-    def domain_xml(self, uuid: str, *, migratable: bool = False) -> str:
-        """Return the one domain."""
-        del uuid, migratable
-        return self.xml
 
 
 def asked(hypervisor: Any) -> list[tuple[str | None, str | None]]:
