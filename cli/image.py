@@ -10,12 +10,12 @@ import click
 
 from cli.bar import open_bar
 from cli.command import Command, Group
+from cli.documents import read_document
 from cli.failure import format_failure
 from cli.options import bypass_option, paused_option, running_option
 from cli.output import NOTHING, format_bytes, format_rate, format_seconds, print_json
 from engine.define import Definition, image_define
-from engine.domxml.document import XML_SIZE_MAX
-from engine.errors import DomainXmlError, ImageIncompleteError, StorageError
+from engine.errors import ImageIncompleteError
 from engine.examine import ImageInfo, image_dumpxml, image_info
 from engine.flags import SaveFlags
 from engine.verify import Verification, image_verify
@@ -115,7 +115,7 @@ def define(path: Path, file: Path | None, *, running: bool, paused: bool, as_jso
     """
     flags = (SaveFlags.RUNNING if running else 0) | (SaveFlags.PAUSED if paused else 0)
     with open_bar(f"define {path.name}", is_silent=as_json) as observer:
-        done = image_define(path, None if file is None else _read_xml(file), flags, observer=observer)
+        done = image_define(path, None if file is None else read_document(file), flags, observer=observer)
     if as_json:
         print_json(done.to_dict())
     else:
@@ -145,22 +145,6 @@ def verify(path: Path, *, bypass_cache: str, as_json: bool) -> None:
         print_json(found.to_dict())
     else:
         click.echo(_verified(found))
-
-
-def _read_xml(file: Path) -> str:
-    """Return the text of a file of domain XML, or of standard input."""
-    where = "standard input" if str(file) == "-" else str(file)
-    try:
-        with click.open_file(str(file), "rb") as opened:
-            data = opened.read(XML_SIZE_MAX + 1)
-    except OSError as error:
-        raise StorageError(where, error.strerror or str(error), "a readable file of domain XML") from error
-    if len(data) > XML_SIZE_MAX:
-        raise DomainXmlError(where, "too large for domain XML", f"at most {XML_SIZE_MAX} bytes")
-    try:
-        return bytes(data).decode()
-    except UnicodeDecodeError as error:
-        raise DomainXmlError(where, f"no UTF-8: {error}", "domain XML") from error
 
 
 def _lines(found: ImageInfo) -> Iterator[tuple[str, str]]:

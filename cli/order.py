@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from engine.errors import DomainXmlError, StorageError
+from cli.documents import read_document
 from tasks.errors import RefusedJobError, UsageError
 from tasks.params import check_together
 
@@ -105,17 +105,4 @@ def read_dxml(file: Path | None) -> str | None:
         StorageError: it cannot be read.
         DomainXmlError: too large to be domain XML, or no text.
     """
-    if file is None:
-        return None
-    where = f"--dxml {file}"
-    try:
-        with file.open("rb") as opened:
-            data = opened.read(DXML_SIZE_MAX + 1)
-    except OSError as error:
-        raise StorageError(where, error.strerror or str(error), "a readable file of domain XML") from error
-    if len(data) > DXML_SIZE_MAX:
-        raise DomainXmlError(where, "too large for domain XML", f"at most {DXML_SIZE_MAX} bytes")
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        raise DomainXmlError(where, f"no UTF-8: {error}", "domain XML", "virsh dumpxml shows one") from error
+    return None if file is None else read_document(file, where=f"--dxml {file}", size_max=DXML_SIZE_MAX)

@@ -1,4 +1,4 @@
-"""fleetsave dxml: what a change of domain XML means for a saved guest, and how to make one; no daemon needed."""
+"""fleetsave dxml: what a change of domain XML means for a saved guest, and how to make one."""
 
 from __future__ import annotations
 

@@ -25,6 +25,7 @@ LIBVIRT: Final[Version] = (11, 3, 0)
 _UNKNOWN: Final = "not known to be the host's alone"
 _TWICE: Final = "it stands there more than once, and only one of them counts"
 _IMPLIED: Final = "libvirt adds it by itself"
+_MISPLACED: Final = "libvirt would add it by itself, but not where the image has it"
 _BELOW: Final = "/**"
 
 
@@ -40,22 +41,25 @@ class Comparison:
         return not any(difference.guest_visible for difference in self.differences)
 
 
-def compare(old: Element, new: Element, *, libvirt: Version = LIBVIRT) -> Comparison:
+def compare(old: Element, new: Element, *, libvirt: Version = LIBVIRT, is_image: bool = False) -> Comparison:
     """Return every difference of two <domain> elements, and with it whether a saved guest may change over.
 
     Args:
-        old: what the guest was saved with.
+        old: what the guest was saved with, or would be.
         new: what it shall be restored with.
         libvirt: version of the libvirt that restores it.
+        is_image: old is from an image: libvirt takes it as it stands there. Else libvirt makes it
+            ready for an image first, as it does with the XML of a guest that is to be saved.
     """
-    return Comparison(differences=tuple(_Walk(libvirt).compare(DOMAIN, old, new)))
+    return Comparison(differences=tuple(_Walk(libvirt, is_image=is_image).compare(DOMAIN, old, new)))
 
 
 class _Walk:
     """Goes through two documents side by side, table by table."""
 
-    def __init__(self, libvirt: Version) -> None:
+    def __init__(self, libvirt: Version, *, is_image: bool) -> None:
         self._libvirt = libvirt
+        self._is_image = is_image
         self._tables: dict[int, Table] = {}
         self._report = Report()
 
@@ -70,11 +74,17 @@ class _Walk:
     def _group(self, group: Group, old: list[Element], new: list[Element]) -> Iterator[Difference]:
         """Yield the differences of all elements of a group."""
         before, after = group.implied(old), group.implied(new)
+        is_misplaced = self._is_image and bool(before) and not group.is_implied_last
         for kind in sorted(before.keys() ^ after.keys()):
             for implied, all_ in ((before.get(kind), old), (after.get(kind), new)):
                 if implied is not None:
                     all_.remove(implied)
-            yield self._report.element(before.get(kind), after.get(kind), _IMPLIED, is_visible=False)
+            yield self._report.element(
+                before.get(kind),
+                after.get(kind),
+                _MISPLACED if is_misplaced else _IMPLIED,
+                is_visible=is_misplaced,
+            )
         if len(old) == len(new):
             for one, other in zip(group.order(old), group.order(new), strict=True):
                 yield from self.compare(group.table, one, other)

@@ -55,6 +55,7 @@ def _is_default(controller: Element, models: frozenset[str | None]) -> bool:
     return (
         count(controller.get("index")) == 0
         and controller.get("model") in models
+        and controller.find("pcihole64") is None
         and not _has_user_alias(controller)
     )
 

@@ -48,15 +48,13 @@ ADDRESS: Final[tuple[Visible, ...]] = (
     ),
     same("acpi/@index", "the guest names the device by its ACPI index", count),
 )
-#: Of virtio disks, which libvirt gives a <driver> if they have none.
-VIRTIO_DISK: Final[tuple[Visible, ...]] = tuple(
-    same(f"driver/@{option}", "the guest's driver has agreed on this virtio option")
-    for option in ("iommu", "ats", "packed", "page_per_vq")
-)
-#: Of all others: to libvirt, a <driver> without options is not the same as none.
 VIRTIO: Final[tuple[Visible, ...]] = (
+    # Without any of the options, too.
     same("driver", "libvirt refuses a <driver> where there was none, or none where there was one", present),
-    *VIRTIO_DISK,
+    *(
+        same(f"driver/@{option}", "the guest's driver has agreed on this virtio option")
+        for option in ("iommu", "ats", "packed", "page_per_vq")
+    ),
 )
 #: What every device may have.
 SHARED: Final[tuple[Free, ...]] = (

@@ -63,7 +63,6 @@ DOMAIN: Final = Table(
         *free(UNCHECKED, "pm", "keywrap", "launchSecurity"),
         *free("the host's end of the display", "devices/graphics", "devices/audio"),
         *free("nothing in the guest", "devices/lease"),
-        *free(UNCHECKED, "devices/crypto", "devices/nvram"),
         *free(
             UNCHECKED,
             *(f"{{{_QEMU}}}{name}" for name in ("commandline", "override", "capabilities", "deprecation")),

@@ -58,6 +58,8 @@ class Group:
     key: Callable[[Element], Hashable] | None = None
     #: Pick those that libvirt leaves out of a dump and adds again by itself: kind -> element.
     implied: Callable[[Sequence[Element]], dict[str, Element]] = lambda _: {}
+    #: Those come behind all others, as libvirt adds them; else they may come elsewhere.
+    is_implied_last: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
