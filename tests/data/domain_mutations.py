@@ -15,6 +15,8 @@ _Change = Callable[[etree._Element], object]
 
 #: Other values for one attribute or text at most, of those that stand there in the documents.
 _OTHERS_MAX: Final = 3
+#: To libvirt's parser, every document is the same there.
+_ONE_EFFECT: Final = frozenset({"invent", "repeat"})
 _OPPOSITES: Final = {"on": "off", "off": "on", "yes": "no", "no": "yes"}
 
 
@@ -22,7 +24,7 @@ _OPPOSITES: Final = {"on": "off", "off": "on", "yes": "no", "no": "yes"}
 class Mutation:
     """One change of a document in one place."""
 
-    #: "set", "unset", "give" and "invent" an attribute; "text"; "remove", "repeat", "swap" and "add" an element.
+    #: Attributes: "set", "unset", "give", "invent". Elements: "text", "remove", "repeat", "swap", "add".
     kind: str
     #: The place by names alone, such as "devices/disk/@device".
     path: str
@@ -44,6 +46,8 @@ class Mutator:
         #: Path of an element -> name -> the first of its children of that name.
         self._children: defaultdict[str, dict[str, etree._Element]] = defaultdict(dict)
         self._attributes: defaultdict[str, dict[str, str]] = defaultdict(dict)
+        #: Of kinds that have one effect in all documents: what was done already.
+        self._done: set[tuple[str, str]] = set()
         for root in documents:
             for element in root.iter("*"):
                 path = _path(element)
@@ -60,10 +64,17 @@ class Mutator:
         found: dict[tuple[str, str, str], Mutation] = {}
         for index, element in enumerate(list(root.iter("*"))):
             for kind, path, value, change in self._changes(element):
-                if (kind, path, value) not in found:
+                if (kind, path, value) not in found and self._is_new(kind, path):
                     xml = _changed(root, index, change)
                     found[kind, path, value] = Mutation(kind=kind, path=path, value=value, xml=xml)
         return list(found.values())
+
+    def _is_new(self, kind: str, path: str) -> bool:
+        if kind not in _ONE_EFFECT:
+            return True
+        known = (kind, path) in self._done
+        self._done.add((kind, path))
+        return not known
 
     def _changes(self, element: etree._Element) -> Iterator[tuple[str, str, str, _Change]]:
         """Yield kind, path, value and the change itself of all that can be done to an element."""

@@ -45,6 +45,8 @@ DOMAIN: Final = Table(
         same("name", "a domain may not be renamed this way"),
         Visible(paths=("genid",), read=_generation, reason="the guest would take itself for a copy"),
         Visible(paths=("devices/video",), read=_lacks_video, reason="libvirt adds a video card to a display"),
+        # Not of libvirt's check: no image of one kind can be restored to the other.
+        same("launchSecurity/@type", "the guest's memory is encrypted, or is not"),
         *memory.AMOUNT,
         *processor.VISIBLE,
         *system.VISIBLE,

@@ -61,7 +61,8 @@ VISIBLE: Final[tuple[Visible, ...]] = (
     same("cpu", "the guest would have another processor", present),
     same("cpu/@mode", "the guest would have another processor", default("custom")),
     Visible(
-        paths=("cpu/@check",), read=_check, reason="libvirt would check the guest's processor in another way"
+        paths=("cpu/@check",), read=_check,
+        reason="libvirt checks the processor in another way: dump a running guest with --migratable",
     ),
     same("cpu/arch", "the guest would have another processor"),
     same("cpu/model", _MODEL),
