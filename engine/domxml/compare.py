@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Hashable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
+
+from lxml import etree
 
 from engine.domxml.abi.domain import DOMAIN
 from engine.domxml.abi.table import Element, Free, Group, Table, Version, Visible
-from engine.domxml.abi.values import own_text
+from engine.domxml.abi.values import find_at, own_text
 from engine.domxml.changes import list_changes
 from engine.domxml.difference import Difference, Report
 
@@ -87,14 +89,20 @@ class _Walk:
             )
         if len(old) == len(new):
             for one, other in zip(group.order(old), group.order(new), strict=True):
-                yield from self.compare(group.table, one, other)
+                if not _is_same(one, other):
+                    yield from self.compare(group.table, one, other)
             return
         reason = f"of this the guest has {len(old)} and would have {len(new)}: {group.noun}"
         for mine, its in _match(group, old, new):
             if mine is None or its is None:
                 yield self._report.element(mine, its, reason, is_visible=True)
-            else:
+            elif not _is_same(mine, its):
                 yield from self.compare(group.table, mine, its)
+
+
+def _is_same(old: Element, new: Element) -> bool:
+    """Tell whether two elements are the same to the byte, as most are."""
+    return etree.tostring(old, with_tail=False) == etree.tostring(new, with_tail=False)
 
 
 def _match(
@@ -120,29 +128,33 @@ class _Pair:
         self._report = report
         self._old = old
         self._new = new
-        #: Rules whose values differ.
-        self._broken: set[int] = set()
+        #: Values that both have; by the rule's identity.
+        self._shared: dict[int, Hashable] = {}
 
     def differences(self) -> Iterator[Difference]:
         """Yield what the guest sees first, then all else."""
         for rule in self._table.visible:
             values = rule.read(self._old), rule.read(self._new)
-            if values[0] != values[1]:
-                self._broken.add(id(rule))
-                yield self._visible(rule)
+            if values[0] == values[1]:
+                self._shared[id(rule)] = values[0]
+            else:
+                yield self._visible(rule, values)
         yield from self._walk(self._old, self._new, "")
 
-    def _visible(self, rule: Visible) -> Difference:
+    def _visible(self, rule: Visible, values: tuple[Hashable, Hashable]) -> Difference:
         """Return the difference of a value, at the first of its parts that differs."""
         found = [self._at(path, rule.reason) for path in rule.paths]
-        return next((difference for difference in found if difference.old != difference.new), found[0])
+        for difference in found:
+            if difference.old != difference.new:
+                return difference
+        # It follows from what stands elsewhere.
+        return replace(found[0], old=str(values[0]), new=str(values[1]))
 
     def _at(self, path: str, reason: str) -> Difference:
         """Return what the two documents have at a path of the table."""
         place, at, attribute = path.removesuffix(_BELOW).rpartition("@")
         place = place.rstrip("/") if at else attribute
-        old = self._old.find(place) if place else self._old
-        new = self._new.find(place) if place else self._new
+        old, new = find_at(self._old, place), find_at(self._new, place)
         if at:
             return self._report.attribute(old, new, attribute, reason, is_visible=True)
         is_text = old is not None and new is not None and not path.endswith(_BELOW)
@@ -171,22 +183,32 @@ class _Pair:
             if old is None or new is None or list_changes(old, new):
                 yield self._report.element(old, new, _TWICE, is_visible=True)
             return
-        if (old is None or new is None) and not self._table.has_inner(path):
-            if verdict := self._judge(path):
-                reason, is_visible = verdict
-                yield self._report.element(old, new, reason, is_visible=is_visible)
-            return
-        yield from self._walk(old, new, path)
+        is_alone = old is None or new is None
+        has_inner = self._table.has_inner(path)
+        found = [] if is_alone and not has_inner else list(self._walk(old, new, path))
+        yield from found
+        # A mere container says nothing by itself.
+        is_container = has_inner and self._table.find(path) is None
+        if is_alone and not found and not is_container and (verdict := self._judge(path)):
+            reason, is_visible = verdict
+            yield self._report.element(old, new, reason, is_visible=is_visible)
 
     def _judge(self, path: str) -> tuple[str, bool] | None:
         """Return why something that differs is refused or allowed; None where there is nothing to say."""
         match self._table.find(path):
             case Visible() as rule:
-                return (rule.rest, False) if rule.rest and id(rule) not in self._broken else None
+                return self._judge_rest(rule, path)
             case Free() as rule:
                 return rule.reason, False
             case None:
                 return _UNKNOWN, True
+
+    def _judge_rest(self, rule: Visible, path: str) -> tuple[str, bool] | None:
+        """Return what is said of a part of a value that both have: nothing where it is put otherwise."""
+        if rule.rest is None or id(rule) not in self._shared:
+            return None
+        is_counted = self._shared[id(rule)] is not None and path in rule.paths
+        return None if is_counted else (rule.rest, False)
 
 
 def _texts_differ(old: Element | None, new: Element | None) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Hashable, Mapping
 from typing import Final
 
 from engine.domxml.abi.table import Element, Free, Visible, free, same
-from engine.domxml.abi.values import Convert, count, default, hexadecimal, number, present
+from engine.domxml.abi.values import Convert, count, default, find_at, hexadecimal, number, present
 
 #: Said of what the guest may notice although libvirt lets it pass.
 UNCHECKED: Final = "libvirt does not compare it, though the guest may notice"
@@ -29,7 +29,7 @@ _PARTS: Final[Mapping[str, Mapping[str, Convert]]] = {
 
 
 def _read_address(device: Element) -> Hashable:
-    address = device.find("address")
+    address = find_at(device, "address")
     if address is None:
         return None
     kind = address.get("type", "")

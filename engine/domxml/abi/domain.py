@@ -22,20 +22,20 @@ from engine.domxml.abi import (
 )
 from engine.domxml.abi.device import UNCHECKED
 from engine.domxml.abi.table import Element, Table, Visible, free, same
-from engine.domxml.abi.values import own_text, uuid
+from engine.domxml.abi.values import find_at, own_text, uuid
 
 _QEMU: Final = "http://libvirt.org/schemas/domain/qemu/1.0"
 _RUNS: Final = "how the host runs the guest"
 
 
 def _generation(domain: Element) -> Hashable:
-    found = domain.find("genid")
+    found = find_at(domain, "genid")
     return None if found is None else uuid(own_text(found))
 
 
 def _lacks_video(domain: Element) -> Hashable:
     """Tell whether libvirt would add a video card, since the domain has a display."""
-    return domain.find("devices/graphics") is not None and domain.find("devices/video") is None
+    return find_at(domain, "devices/graphics") is not None and find_at(domain, "devices/video") is None
 
 
 DOMAIN: Final = Table(

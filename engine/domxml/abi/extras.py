@@ -10,7 +10,7 @@ from typing import Final
 
 from engine.domxml.abi.device import ADDRESS, BACKEND, SHARED, UNCHECKED, VIRTIO
 from engine.domxml.abi.table import Element, Group, Table, Visible, free, same
-from engine.domxml.abi.values import count, default, present, size, text_at
+from engine.domxml.abi.values import count, default, find_at, present, size, text_at
 
 
 def pick_watchdog(watchdogs: Sequence[Element]) -> dict[str, Element]:
@@ -28,7 +28,7 @@ def _tpm_version(tpm: Element) -> Hashable:
 
 
 def _pcr_banks(tpm: Element) -> Hashable:
-    banks = tpm.find("backend/active_pcr_banks")
+    banks = find_at(tpm, "backend/active_pcr_banks")
     if banks is None or not _is_emulated(tpm):
         return frozenset()
     return frozenset(str(bank.tag) for bank in banks.iterchildren("*"))

@@ -10,7 +10,7 @@ from collections.abc import Hashable
 from typing import Final
 
 from engine.domxml.abi.table import Element, Group, Table, Visible, free, same
-from engine.domxml.abi.values import count, default, number, own_text, present
+from engine.domxml.abi.values import count, default, find_at, number, own_text, present
 
 _MODEL: Final = "the guest would have another model of processor"
 _TOPOLOGY: Final = "the guest sees how its processors are put together"
@@ -19,7 +19,7 @@ _PINNING: Final = "where the host runs the guest's processors"
 
 
 def _most(domain: Element) -> Hashable:
-    found = domain.find("vcpu")
+    found = find_at(domain, "vcpu")
     return 1 if found is None else number(own_text(found).strip())
 
 
@@ -27,7 +27,7 @@ def _online(domain: Element) -> Hashable:
     """Return which processors the guest has now, and in which order it got them."""
     listed = domain.findall("vcpus/vcpu")
     if not listed:
-        found = domain.find("vcpu")
+        found = find_at(domain, "vcpu")
         current = None if found is None else found.get("current")
         return _most(domain) if current is None else number(current)
     states = [(vcpu.get("id", ""), vcpu.get("enabled", ""), vcpu.get("order", "")) for vcpu in listed]
@@ -36,7 +36,7 @@ def _online(domain: Element) -> Hashable:
 
 def _check(domain: Element) -> Hashable:
     """Return how libvirt compares the processor with the host's; untold, it goes by the mode."""
-    cpu = domain.find("cpu")
+    cpu = find_at(domain, "cpu")
     if cpu is None or cpu.get("check") is not None:
         return None if cpu is None else cpu.get("check")
     mode = cpu.get("mode", "custom")
@@ -56,7 +56,6 @@ VISIBLE: Final[tuple[Visible, ...]] = (
     ),
     Visible(
         paths=("vcpu/@current", "vcpus/**"), read=_online, reason="the guest would have other processors",
-        rest="how the host plugs processors in",
     ),
     same("cpu", "the guest would have another processor", present),
     same("cpu/@mode", "the guest would have another processor", default("custom")),
@@ -82,5 +81,6 @@ FREE: Final = (
     *free("libvirt's ways to choose a processor", "cpu/@deprecated_features", "cpu/maxphysaddr/@limit"),
     *free(_PINNING, "vcpu/@placement", "vcpu/@cpuset", "cputune", "numatune", "iothreads", "iothreadids"),
     *free(_PINNING, "defaultiothread"),
+    *free("how the host plugs processors in", "vcpus/vcpu/@hotpluggable"),
 )
 FEATURES: Final = Group(path="cpu/feature", table=FEATURE, noun="processor feature")
