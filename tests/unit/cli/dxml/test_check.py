@@ -11,7 +11,7 @@ from cli.main import main
 from tests.data.image_files import OTHER_XML, XML, write_image, write_point
 
 CARD = "<devices><interface type='user'><mac address='52:54:00:00:00:0{}'/></interface></devices></domain>"
-SECRET = "<devices><graphics type='vnc' passwd='{}'/><video/></devices></domain>"
+DISPLAY = "<devices><graphics type='vnc' passwd='{}'/><video/></devices></domain>"
 
 
 @pytest.fixture
@@ -125,8 +125,8 @@ def test_images_and_restore_points_stand_for_what_they_hold(
 
 def test_passwords_stay_in_the_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Neither people nor programs are told them."""
-    write_image(tmp_path / "a.save", xml=XML.replace("</domain>", SECRET.format("s3cret")))
-    new = write(tmp_path / "new.xml", XML.replace("</domain>", SECRET.format("hidden1")))
+    write_image(tmp_path / "a.save", xml=XML.replace("</domain>", DISPLAY.format("s3cret")))
+    new = write(tmp_path / "new.xml", XML.replace("</domain>", DISPLAY.format("hidden1")))
 
     assert run(tmp_path / "a.save", new) == 0
     assert run(tmp_path / "a.save", new, "--json") == 0
@@ -150,7 +150,7 @@ def test_either_may_come_from_standard_input(
 @pytest.mark.parametrize(
     ("version", "code"), [("9.0", 0), ("11.3.0", 0), ("11.4.0", 11), ("eleven", 2), ("11", 2), ("1.2.3.4", 2)]
 )
-def test_libvirts_differ(saved: Path, tmp_path: Path, version: str, code: int) -> None:
+def test_libvirts_differ(tmp_path: Path, version: str, code: int) -> None:
     """From 11.4 on queues of network cards are compared; what is no version is refused."""
     card = "<devices><interface><driver queues='{}'/></interface></devices></domain>"
     old, new = (
