@@ -197,18 +197,17 @@ class _Pair:
         """Return why something that differs is refused or allowed; None where there is nothing to say."""
         match self._table.find(path):
             case Visible() as rule:
-                return self._judge_rest(rule, path)
+                return self._judge_rest(rule)
             case Free() as rule:
                 return rule.reason, False
             case None:
                 return _UNKNOWN, True
 
-    def _judge_rest(self, rule: Visible, path: str) -> tuple[str, bool] | None:
-        """Return what is said of a part of a value that both have: nothing where it is put otherwise."""
-        if rule.rest is None or id(rule) not in self._shared:
+    def _judge_rest(self, rule: Visible) -> tuple[str, bool] | None:
+        """Return what is said of a part of a value that both have; nothing of one number put in two ways."""
+        if rule.rest is None or id(rule) not in self._shared or type(self._shared[id(rule)]) is int:
             return None
-        is_counted = self._shared[id(rule)] is not None and path in rule.paths
-        return None if is_counted else (rule.rest, False)
+        return rule.rest, False
 
 
 def _texts_differ(old: Element | None, new: Element | None) -> bool:

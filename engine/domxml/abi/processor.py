@@ -10,7 +10,7 @@ from collections.abc import Hashable
 from typing import Final
 
 from engine.domxml.abi.table import Element, Group, Table, Visible, free, same
-from engine.domxml.abi.values import count, default, find_at, number, own_text, present
+from engine.domxml.abi.values import count, default, find_at, number, own_text, present, text_at
 
 _MODEL: Final = "the guest would have another model of processor"
 _TOPOLOGY: Final = "the guest sees how its processors are put together"
@@ -23,15 +23,22 @@ def _most(domain: Element) -> Hashable:
     return 1 if found is None else number(own_text(found).strip())
 
 
-def _online(domain: Element) -> Hashable:
+def _current(domain: Element) -> Hashable:
+    """Return how many of the processors the guest has now; it does not count where each is listed."""
+    if domain.find("vcpus/vcpu") is not None:
+        return None
+    current = text_at(domain, "vcpu/@current")
+    return _most(domain) if current is None else number(current)
+
+
+def _listed(domain: Element) -> Hashable:
     """Return which processors the guest has now, and in which order it got them."""
-    listed = domain.findall("vcpus/vcpu")
-    if not listed:
-        found = find_at(domain, "vcpu")
-        current = None if found is None else found.get("current")
-        return _most(domain) if current is None else number(current)
-    states = [(vcpu.get("id", ""), vcpu.get("enabled", ""), vcpu.get("order", "")) for vcpu in listed]
-    return tuple(sorted(states))
+    return tuple(
+        sorted(
+            (vcpu.get("id", ""), vcpu.get("enabled", ""), vcpu.get("order", ""))
+            for vcpu in domain.iterfind("vcpus/vcpu")
+        )
+    )
 
 
 def _check(domain: Element) -> Hashable:
@@ -55,8 +62,10 @@ VISIBLE: Final[tuple[Visible, ...]] = (
         paths=("vcpu",), read=_most, reason="the guest would have another number of processors"
     ),
     Visible(
-        paths=("vcpu/@current", "vcpus/**"), read=_online, reason="the guest would have other processors",
+        paths=("vcpu/@current",), read=_current, reason="the guest would have other processors",
+        rest="each processor is listed",
     ),
+    Visible(paths=("vcpus/**",), read=_listed, reason="the guest would have other processors"),
     same("cpu", "the guest would have another processor", present),
     same("cpu/@mode", "the guest would have another processor", default("custom")),
     Visible(

@@ -29,7 +29,7 @@ class Visible:
     #: Return the value, from the table's element.
     read: Callable[[Element], Hashable]
     reason: str
-    #: What to say of parts that differ where they do not count, or below a `/**`; None: nothing.
+    #: What to say of parts that differ while the value is the same; None: two ways to put one value.
     rest: str | None = None
     #: The first libvirt that compares it.
     since: Version = (0, 0, 0)
