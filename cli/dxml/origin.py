@@ -14,8 +14,10 @@ _IMAGE_BEGINS: Final = b"LibvirtQemud"
 _WHAT: Final = "domain XML"
 
 
-def read_domain_xml(path: Path) -> str:
-    """Return the domain XML of a path, to the character as it is there, passwords and all.
+def read_domain_xml(path: Path) -> tuple[str, bool]:
+    """Return the domain XML of a path, to the character as it is there, and whether an image holds it.
+
+    Passwords are in it.
 
     Args:
         path: a file of XML, - for standard input, a save image, or the directory of a restore point.
@@ -26,8 +28,8 @@ def read_domain_xml(path: Path) -> str:
         ImageFormatError, ImageIncompleteError: it is an image, but not a whole one.
     """
     if path.is_dir():
-        return image_dumpxml(path, security_info=True)
+        return image_dumpxml(path, security_info=True), True
     data = read_bounded(path, XML_SIZE_MAX, _WHAT, name_of(path))
     if data.startswith(_IMAGE_BEGINS):
-        return image_dumpxml(path, security_info=True)
-    return decode(data, name_of(path), what=_WHAT, size_max=XML_SIZE_MAX)
+        return image_dumpxml(path, security_info=True), True
+    return decode(data, name_of(path), what=_WHAT, size_max=XML_SIZE_MAX), False

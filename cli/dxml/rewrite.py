@@ -64,7 +64,7 @@ def rewrite(xml: Path, *, rules: Path | None, new_name: str | None, is_diff: boo
         raise UsageError("dxml rewrite", "nothing to do", "--rules or --as, or both")
     if is_diff and as_json:
         raise UsageError("--diff and --json", "exclude each other", "at most one of them")
-    old = read_domain_xml(xml)
+    old, _ = read_domain_xml(xml)
     new, changes = _rewritten(old, rules, new_name, where=name_of(xml))
     if as_json:
         print_json({"xml": new, "changes": [asdict(change) for change in changes]})

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Hashable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
+
+from lxml import etree
 
 from engine.domxml.abi.domain import DOMAIN
 from engine.domxml.abi.table import Element, Free, Group, Table, Version, Visible
-from engine.domxml.abi.values import own_text
+from engine.domxml.abi.values import find_at, own_text
 from engine.domxml.changes import list_changes
 from engine.domxml.difference import Difference, Report
 
@@ -25,6 +27,7 @@ LIBVIRT: Final[Version] = (11, 3, 0)
 _UNKNOWN: Final = "not known to be the host's alone"
 _TWICE: Final = "it stands there more than once, and only one of them counts"
 _IMPLIED: Final = "libvirt adds it by itself"
+_MISPLACED: Final = "libvirt would add it by itself, but not where the image has it"
 _BELOW: Final = "/**"
 
 
@@ -40,22 +43,25 @@ class Comparison:
         return not any(difference.guest_visible for difference in self.differences)
 
 
-def compare(old: Element, new: Element, *, libvirt: Version = LIBVIRT) -> Comparison:
+def compare(old: Element, new: Element, *, libvirt: Version = LIBVIRT, is_image: bool = False) -> Comparison:
     """Return every difference of two <domain> elements, and with it whether a saved guest may change over.
 
     Args:
-        old: what the guest was saved with.
+        old: what the guest was saved with, or would be.
         new: what it shall be restored with.
         libvirt: version of the libvirt that restores it.
+        is_image: old is from an image: libvirt takes it as it stands there. Else libvirt makes it
+            ready for an image first, as it does with the XML of a guest that is to be saved.
     """
-    return Comparison(differences=tuple(_Walk(libvirt).compare(DOMAIN, old, new)))
+    return Comparison(differences=tuple(_Walk(libvirt, is_image=is_image).compare(DOMAIN, old, new)))
 
 
 class _Walk:
     """Goes through two documents side by side, table by table."""
 
-    def __init__(self, libvirt: Version) -> None:
+    def __init__(self, libvirt: Version, *, is_image: bool) -> None:
         self._libvirt = libvirt
+        self._is_image = is_image
         self._tables: dict[int, Table] = {}
         self._report = Report()
 
@@ -70,21 +76,33 @@ class _Walk:
     def _group(self, group: Group, old: list[Element], new: list[Element]) -> Iterator[Difference]:
         """Yield the differences of all elements of a group."""
         before, after = group.implied(old), group.implied(new)
+        is_misplaced = self._is_image and bool(before) and not group.is_implied_last
         for kind in sorted(before.keys() ^ after.keys()):
             for implied, all_ in ((before.get(kind), old), (after.get(kind), new)):
                 if implied is not None:
                     all_.remove(implied)
-            yield self._report.element(before.get(kind), after.get(kind), _IMPLIED, is_visible=False)
+            yield self._report.element(
+                before.get(kind),
+                after.get(kind),
+                _MISPLACED if is_misplaced else _IMPLIED,
+                is_visible=is_misplaced,
+            )
         if len(old) == len(new):
             for one, other in zip(group.order(old), group.order(new), strict=True):
-                yield from self.compare(group.table, one, other)
+                if not _is_same(one, other):
+                    yield from self.compare(group.table, one, other)
             return
         reason = f"of this the guest has {len(old)} and would have {len(new)}: {group.noun}"
         for mine, its in _match(group, old, new):
             if mine is None or its is None:
                 yield self._report.element(mine, its, reason, is_visible=True)
-            else:
+            elif not _is_same(mine, its):
                 yield from self.compare(group.table, mine, its)
+
+
+def _is_same(old: Element, new: Element) -> bool:
+    """Tell whether two elements are the same to the byte, as most are."""
+    return etree.tostring(old, with_tail=False) == etree.tostring(new, with_tail=False)
 
 
 def _match(
@@ -110,29 +128,33 @@ class _Pair:
         self._report = report
         self._old = old
         self._new = new
-        #: Rules whose values differ.
-        self._broken: set[int] = set()
+        #: Values that both have; by the rule's identity.
+        self._shared: dict[int, Hashable] = {}
 
     def differences(self) -> Iterator[Difference]:
         """Yield what the guest sees first, then all else."""
         for rule in self._table.visible:
             values = rule.read(self._old), rule.read(self._new)
-            if values[0] != values[1]:
-                self._broken.add(id(rule))
-                yield self._visible(rule)
+            if values[0] == values[1]:
+                self._shared[id(rule)] = values[0]
+            else:
+                yield self._visible(rule, values)
         yield from self._walk(self._old, self._new, "")
 
-    def _visible(self, rule: Visible) -> Difference:
+    def _visible(self, rule: Visible, values: tuple[Hashable, Hashable]) -> Difference:
         """Return the difference of a value, at the first of its parts that differs."""
         found = [self._at(path, rule.reason) for path in rule.paths]
-        return next((difference for difference in found if difference.old != difference.new), found[0])
+        for difference in found:
+            if difference.old != difference.new:
+                return difference
+        # It follows from what stands elsewhere.
+        return replace(found[0], old=str(values[0]), new=str(values[1]))
 
     def _at(self, path: str, reason: str) -> Difference:
         """Return what the two documents have at a path of the table."""
         place, at, attribute = path.removesuffix(_BELOW).rpartition("@")
         place = place.rstrip("/") if at else attribute
-        old = self._old.find(place) if place else self._old
-        new = self._new.find(place) if place else self._new
+        old, new = find_at(self._old, place), find_at(self._new, place)
         if at:
             return self._report.attribute(old, new, attribute, reason, is_visible=True)
         is_text = old is not None and new is not None and not path.endswith(_BELOW)
@@ -161,22 +183,31 @@ class _Pair:
             if old is None or new is None or list_changes(old, new):
                 yield self._report.element(old, new, _TWICE, is_visible=True)
             return
-        if (old is None or new is None) and not self._table.has_inner(path):
-            if verdict := self._judge(path):
-                reason, is_visible = verdict
-                yield self._report.element(old, new, reason, is_visible=is_visible)
-            return
-        yield from self._walk(old, new, path)
+        is_alone = old is None or new is None
+        has_inner = self._table.has_inner(path)
+        found = [] if is_alone and not has_inner else list(self._walk(old, new, path))
+        yield from found
+        # A mere container says nothing by itself.
+        is_container = has_inner and self._table.find(path) is None
+        if is_alone and not found and not is_container and (verdict := self._judge(path)):
+            reason, is_visible = verdict
+            yield self._report.element(old, new, reason, is_visible=is_visible)
 
     def _judge(self, path: str) -> tuple[str, bool] | None:
         """Return why something that differs is refused or allowed; None where there is nothing to say."""
         match self._table.find(path):
             case Visible() as rule:
-                return (rule.rest, False) if rule.rest and id(rule) not in self._broken else None
+                return self._judge_rest(rule)
             case Free() as rule:
                 return rule.reason, False
             case None:
                 return _UNKNOWN, True
+
+    def _judge_rest(self, rule: Visible) -> tuple[str, bool] | None:
+        """Return what is said of a part of a value that both have; nothing of one number put in two ways."""
+        if rule.rest is None or id(rule) not in self._shared or type(self._shared[id(rule)]) is int:
+            return None
+        return rule.rest, False
 
 
 def _texts_differ(old: Element | None, new: Element | None) -> bool:

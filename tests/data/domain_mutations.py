@@ -11,63 +11,98 @@ from typing import Final
 
 from lxml import etree
 
-#: Other values for one attribute or text at most, of those that the other documents have there.
-_OTHERS_MAX: Final = 3
 _Change = Callable[[etree._Element], object]
+
+#: Other values for one attribute or text at most, of those that stand there in the documents.
+_OTHERS_MAX: Final = 3
+#: To libvirt's parser, every document is the same there.
+_ONE_EFFECT: Final = frozenset({"invent", "repeat"})
 _OPPOSITES: Final = {"on": "off", "off": "on", "yes": "no", "no": "yes"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mutation:
-    """One document that differs from another in one place."""
+    """One change of a document in one place."""
 
-    #: What was done, and where: "set /domain/devices/disk/@device to cdrom".
-    what: str
-    #: The place without numbers: "devices/disk/@device".
-    path: str
-    #: "set", "unset", "text", "remove", "repeat", "swap" or "invent".
+    #: Attributes: "set", "unset", "give", "invent". Elements: "text", "remove", "repeat", "swap", "add".
     kind: str
+    #: The place by names alone, such as "devices/disk/@device".
+    path: str
+    #: What stands there now; empty for changes without a value.
+    value: str
     xml: str
+
+    @property
+    def what(self) -> str:
+        """What was done, for people."""
+        return f"{self.kind} {self.path} {self.value}".strip()
 
 
 class Mutator:
-    """Knows the values that stand at each path in a number of documents."""
+    """Knows what stands at each path of a number of documents."""
 
     def __init__(self, documents: Sequence[etree._Element]) -> None:
         self._values: defaultdict[str, dict[str, None]] = defaultdict(dict)
+        #: Path of an element -> name -> the first of its children of that name.
+        self._children: defaultdict[str, dict[str, etree._Element]] = defaultdict(dict)
+        self._attributes: defaultdict[str, dict[str, str]] = defaultdict(dict)
+        #: Of kinds that have one effect in all documents: what was done already.
+        self._done: set[tuple[str, str]] = set()
         for root in documents:
             for element in root.iter("*"):
                 path = _path(element)
                 for name, value in element.attrib.items():
                     self._values[f"{path}/@{name}"][str(value)] = None
-                if _text(element):
-                    self._values[path][_text(element)] = None
+                    self._attributes[path].setdefault(str(name), str(value))
+                if text := _text(element):
+                    self._values[path][text] = None
+                for child in element.iterchildren("*"):
+                    self._children[path].setdefault(str(child.tag), child)
 
-    def mutate(self, root: etree._Element) -> Iterator[Mutation]:
-        """Yield every mutation of a document, in document order."""
+    def mutate(self, root: etree._Element) -> list[Mutation]:
+        """Return every mutation of a document, in document order; of those with one effect only the first."""
+        found: dict[tuple[str, str, str], Mutation] = {}
         for index, element in enumerate(list(root.iter("*"))):
-            path = _path(element)
-            for name, value in list(element.attrib.items()):
-                at = f"{path}/@{name}"
-                for other in self._others(at, str(value)):
-                    yield _changed(root, index, "set", at, _set(str(name), other), f"to {other}")
-                yield _changed(root, index, "unset", at, _unset(str(name)))
-            if _text(element):
-                for other in self._others(path, _text(element)):
-                    yield _changed(root, index, "text", path, _set_text(other), f"to {other}")
-            yield _changed(root, index, "invent", f"{path}/@invented", _set("invented", "1"))
-            if element is not root:
-                yield _changed(root, index, "remove", path, _remove)
-                yield _changed(root, index, "repeat", path, _repeat)
-                if _next(element) is not None:
-                    yield _changed(root, index, "swap", path, _swap)
+            for kind, path, value, change in self._changes(element):
+                if (kind, path, value) not in found and self._is_new(kind, path):
+                    xml = _changed(root, index, change)
+                    found[kind, path, value] = Mutation(kind=kind, path=path, value=value, xml=xml)
+        return list(found.values())
+
+    def _is_new(self, kind: str, path: str) -> bool:
+        if kind not in _ONE_EFFECT:
+            return True
+        known = (kind, path) in self._done
+        self._done.add((kind, path))
+        return not known
+
+    def _changes(self, element: etree._Element) -> Iterator[tuple[str, str, str, _Change]]:
+        """Yield kind, path, value and the change itself of all that can be done to an element."""
+        path = _path(element)
+        for name, value in list(element.attrib.items()):
+            at = f"{path}/@{name}"
+            for other in self._others(at, str(value)):
+                yield "set", at, other, _set(str(name), other)
+            yield "unset", at, "", _unset(str(name))
+        for name, value in self._attributes[path].items():
+            if element.get(name) is None:
+                yield "give", f"{path}/@{name}", value, _set(name, value)
+        yield "invent", f"{path}/@invented", "1", _set("invented", "1")
+        for other in self._others(path, _text(element)) if _text(element) else ():
+            yield "text", path, other, _set_text(other)
+        for name, child in self._children[path].items():
+            if element.find(name) is None:
+                yield "add", f"{path}/{name}", "", _add(child)
+        if element.getparent() is not None:
+            yield "remove", path, "", _remove
+            yield "repeat", path, "", _repeat
+        if _next(element) is not None:
+            yield "swap", path, "", _swap
 
     def _others(self, path: str, value: str) -> list[str]:
-        """Return values to put in the place of one: like it, and such as other documents have there."""
-        found = dict.fromkeys(_like(value))
-        others = [other for other in self._values[path] if other != value and other not in found]
-        found.update(dict.fromkeys(others[:_OTHERS_MAX]))
-        return list(found)
+        """Return values to put in the place of one: like it, and such as stand there elsewhere."""
+        others = [other for other in self._values[path] if other != value]
+        return list(dict.fromkeys([*_like(value), *others[:_OTHERS_MAX]]))
 
 
 def _path(element: etree._Element) -> str:
@@ -81,7 +116,7 @@ def _text(element: etree._Element) -> str:
 
 
 def _like(value: str) -> Iterator[str]:
-    """Yield values of the same kind."""
+    """Yield values of the same kind, and the same value written in another way."""
     if value in _OPPOSITES:
         yield _OPPOSITES[value]
     elif re.fullmatch(r"-?[0-9]+", value):
@@ -95,15 +130,13 @@ def _like(value: str) -> Iterator[str]:
         yield f"{value}x"
     else:
         yield f"{value}x"
+        yield value.upper()
 
 
-def _changed(
-    root: etree._Element, index: int, kind: str, path: str, change: _Change, more: str = ""
-) -> Mutation:
+def _changed(root: etree._Element, index: int, change: _Change) -> str:
     copy = deepcopy(root)
     change(list(copy.iter("*"))[index])
-    what = f"{kind} {path}[{index}] {more}".strip()
-    return Mutation(what=what, path=path, kind=kind, xml=etree.tostring(copy, encoding="unicode"))
+    return etree.tostring(copy, encoding="unicode")
 
 
 def _set(name: str, value: str) -> _Change:
@@ -116,6 +149,10 @@ def _unset(name: str) -> _Change:
 
 def _set_text(text: str) -> _Change:
     return lambda element: setattr(element, "text", text)
+
+
+def _add(child: etree._Element) -> _Change:
+    return lambda element: element.append(deepcopy(child))
 
 
 def _remove(element: etree._Element) -> None:

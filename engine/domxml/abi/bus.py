@@ -12,7 +12,7 @@ from typing import Final
 
 from engine.domxml.abi.device import ADDRESS, BACKEND, SHARED, UNCHECKED, VIRTIO
 from engine.domxml.abi.table import Element, Group, Table, Visible, free, same
-from engine.domxml.abi.values import count, default, hexadecimal, number, plain
+from engine.domxml.abi.values import count, default, find_at, hexadecimal, number, plain
 
 _USER_ALIAS: Final = "ua-"
 #: Type -> models.
@@ -33,7 +33,7 @@ def order_controllers(controllers: Sequence[Element]) -> Sequence[Element]:
         return (
             types[controller.get("type")],
             index if isinstance(index, int) else -1,
-            controller.find("master") is not None,
+            find_at(controller, "master") is not None,
         )
 
     return sorted(controllers, key=place)
@@ -55,6 +55,7 @@ def _is_default(controller: Element, models: frozenset[str | None]) -> bool:
     return (
         count(controller.get("index")) == 0
         and controller.get("model") in models
+        and find_at(controller, "pcihole64") is None
         and not _has_user_alias(controller)
     )
 
@@ -66,7 +67,7 @@ def _is_i440fx(device: Element) -> bool:
 
 
 def _has_user_alias(device: Element) -> bool:
-    alias = device.find("alias")
+    alias = find_at(device, "alias")
     return alias is not None and alias.get("name", "").startswith(_USER_ALIAS)
 
 
@@ -154,7 +155,7 @@ BUS: Final = (
         path="devices/controller", table=CONTROLLER, noun="controller", order=order_controllers,
         key=lambda controller: (
             controller.get("type"), count(controller.get("index")), controller.get("model"),
-            controller.find("master") is not None,
+            find_at(controller, "master") is not None,
         ),
         implied=pick_implied,
     ),

@@ -10,7 +10,7 @@ from collections.abc import Hashable, Mapping
 from typing import Final
 
 from engine.domxml.abi.table import Element, Free, Visible, free, same
-from engine.domxml.abi.values import Convert, count, default, hexadecimal, number, present
+from engine.domxml.abi.values import Convert, count, default, find_at, hexadecimal, number, present
 
 #: Said of what the guest may notice although libvirt lets it pass.
 UNCHECKED: Final = "libvirt does not compare it, though the guest may notice"
@@ -29,7 +29,7 @@ _PARTS: Final[Mapping[str, Mapping[str, Convert]]] = {
 
 
 def _read_address(device: Element) -> Hashable:
-    address = device.find("address")
+    address = find_at(device, "address")
     if address is None:
         return None
     kind = address.get("type", "")
@@ -48,15 +48,13 @@ ADDRESS: Final[tuple[Visible, ...]] = (
     ),
     same("acpi/@index", "the guest names the device by its ACPI index", count),
 )
-#: Of virtio disks, which libvirt gives a <driver> if they have none.
-VIRTIO_DISK: Final[tuple[Visible, ...]] = tuple(
-    same(f"driver/@{option}", "the guest's driver has agreed on this virtio option")
-    for option in ("iommu", "ats", "packed", "page_per_vq")
-)
-#: Of all others: to libvirt, a <driver> without options is not the same as none.
 VIRTIO: Final[tuple[Visible, ...]] = (
+    # Without any of the options, too.
     same("driver", "libvirt refuses a <driver> where there was none, or none where there was one", present),
-    *VIRTIO_DISK,
+    *(
+        same(f"driver/@{option}", "the guest's driver has agreed on this virtio option")
+        for option in ("iommu", "ats", "packed", "page_per_vq")
+    ),
 )
 #: What every device may have.
 SHARED: Final[tuple[Free, ...]] = (

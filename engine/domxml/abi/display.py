@@ -71,7 +71,7 @@ VIDEO: Final = Table(
     ),
 )
 DISPLAY: Final = (
-    Group(path="devices/input", table=INPUT, noun="input device", implied=pick_implied),
+    Group(path="devices/input", table=INPUT, noun="input device", implied=pick_implied, is_implied_last=True),
     Group(path="devices/sound", table=SOUND, noun="sound card"),
     Group(path="devices/video", table=VIDEO, noun="video card", order=order_videos),
 )

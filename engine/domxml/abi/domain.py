@@ -22,20 +22,20 @@ from engine.domxml.abi import (
 )
 from engine.domxml.abi.device import UNCHECKED
 from engine.domxml.abi.table import Element, Table, Visible, free, same
-from engine.domxml.abi.values import own_text, uuid
+from engine.domxml.abi.values import find_at, own_text, uuid
 
 _QEMU: Final = "http://libvirt.org/schemas/domain/qemu/1.0"
 _RUNS: Final = "how the host runs the guest"
 
 
 def _generation(domain: Element) -> Hashable:
-    found = domain.find("genid")
+    found = find_at(domain, "genid")
     return None if found is None else uuid(own_text(found))
 
 
 def _lacks_video(domain: Element) -> Hashable:
     """Tell whether libvirt would add a video card, since the domain has a display."""
-    return domain.find("devices/graphics") is not None and domain.find("devices/video") is None
+    return find_at(domain, "devices/graphics") is not None and find_at(domain, "devices/video") is None
 
 
 DOMAIN: Final = Table(
@@ -45,6 +45,8 @@ DOMAIN: Final = Table(
         same("name", "a domain may not be renamed this way"),
         Visible(paths=("genid",), read=_generation, reason="the guest would take itself for a copy"),
         Visible(paths=("devices/video",), read=_lacks_video, reason="libvirt adds a video card to a display"),
+        # Not of libvirt's check: no image of one kind can be restored to the other.
+        same("launchSecurity/@type", "the guest's memory is encrypted, or is not"),
         *memory.AMOUNT,
         *processor.VISIBLE,
         *system.VISIBLE,
@@ -63,7 +65,6 @@ DOMAIN: Final = Table(
         *free(UNCHECKED, "pm", "keywrap", "launchSecurity"),
         *free("the host's end of the display", "devices/graphics", "devices/audio"),
         *free("nothing in the guest", "devices/lease"),
-        *free(UNCHECKED, "devices/crypto", "devices/nvram"),
         *free(
             UNCHECKED,
             *(f"{{{_QEMU}}}{name}" for name in ("commandline", "override", "capabilities", "deprecation")),

@@ -10,13 +10,13 @@ from typing import Final
 
 from engine.domxml.abi.device import ADDRESS, BACKEND, SHARED, UNCHECKED, VIRTIO
 from engine.domxml.abi.table import Element, Group, Table, Visible, free, same
-from engine.domxml.abi.values import count, default, present, size, text_at
+from engine.domxml.abi.values import count, default, find_at, present, size, text_at
 
 
 def pick_watchdog(watchdogs: Sequence[Element]) -> dict[str, Element]:
-    """Return the watchdog that every machine of type "q35" has."""
+    """Return the watchdog that every machine of type "q35" has, where it is the last as libvirt adds it."""
     found = [one for one in watchdogs if one.get("model") == "itco"]
-    return {"itco": found[0]} if len(found) == 1 else {}
+    return {"itco": found[0]} if len(found) == 1 and found[0] is watchdogs[-1] else {}
 
 
 def _is_emulated(tpm: Element) -> bool:
@@ -28,7 +28,7 @@ def _tpm_version(tpm: Element) -> Hashable:
 
 
 def _pcr_banks(tpm: Element) -> Hashable:
-    banks = tpm.find("backend/active_pcr_banks")
+    banks = find_at(tpm, "backend/active_pcr_banks")
     if banks is None or not _is_emulated(tpm):
         return frozenset()
     return frozenset(str(bank.tag) for bank in banks.iterchildren("*"))
@@ -90,12 +90,20 @@ PERSISTENT_STORE: Final = Table(
     ),
     free=(*free("where the host keeps the content", "path"), *SHARED),
 )
+#: libvirt compares nothing of it, but its address may need controllers that the guest does not have.
+CRYPTO: Final = Table(
+    visible=(same("@model", "the guest would have another model of device"), *VIRTIO, *ADDRESS),
+    free=(*free(BACKEND, "@type", "backend"), *SHARED),
+)
 EXTRAS: Final = (
-    Group(path="devices/watchdog", table=WATCHDOG, noun="watchdog", implied=pick_watchdog),
+    Group(
+        path="devices/watchdog", table=WATCHDOG, noun="watchdog", implied=pick_watchdog, is_implied_last=True
+    ),
     Group(path="devices/memballoon", table=BALLOON, noun="memory balloon"),
     Group(path="devices/rng", table=RANDOM, noun="random number generator"),
     Group(path="devices/panic", table=PANIC, noun="panic device"),
     Group(path="devices/tpm", table=TPM, noun="TPM"),
     Group(path="devices/shmem", table=SHARED_MEMORY, noun="shared memory"),
+    Group(path="devices/crypto", table=CRYPTO, noun="crypto device"),
     Group(path="devices/pstore", table=PERSISTENT_STORE, noun="persistent store"),
 )

@@ -10,7 +10,7 @@ from typing import Final
 
 from engine.domxml.abi.device import UNCHECKED
 from engine.domxml.abi.table import Element, Visible, free
-from engine.domxml.abi.values import Convert, count, number, plain, size, text_at
+from engine.domxml.abi.values import Convert, count, find_at, number, plain, size, text_at
 
 _REASON: Final = "the guest has seen the feature, or has not"
 # Present is on; there is no other word for them.
@@ -31,7 +31,7 @@ def _switch(name: str) -> Visible:
     path = f"features/{name}"
 
     def read(domain: Element) -> Hashable:
-        found = domain.find(path)
+        found = find_at(domain, path)
         return None if found is None else found.get("state", "on")
 
     return Visible(paths=(path, f"{path}/@state"), read=read, reason=_REASON)
@@ -42,7 +42,7 @@ def _of(path: str, *attributes: str, convert: Convert = plain, fallback: str | N
     names = attributes or ("state",)
 
     def read(domain: Element) -> Hashable:
-        found = domain.find(path)
+        found = find_at(domain, path)
         return None if found is None else tuple(convert(found.get(name, fallback)) for name in names)
 
     return Visible(paths=(path, *(f"{path}/@{name}" for name in names)), read=read, reason=_REASON)
@@ -66,7 +66,7 @@ def _where(is_on: Callable[[Element], bool], rule: Visible) -> Visible:
 
 
 def _is_smm_on(domain: Element) -> bool:
-    found = domain.find("features/smm")
+    found = find_at(domain, "features/smm")
     return found is not None and found.get("state", "on") == "on"
 
 
@@ -76,12 +76,12 @@ def _is_stimer_on(domain: Element) -> bool:
 
 def _spinlocks(domain: Element) -> Hashable:
     """Return how often the guest tries; libvirt compares only that."""
-    found = domain.find("features/hyperv/spinlocks")
+    found = find_at(domain, "features/hyperv/spinlocks")
     return 0 if found is None or found.get("state") != "on" else count(found.get("retries"))
 
 
 def _vendor(domain: Element) -> Hashable:
-    found = domain.find("features/hyperv/vendor_id")
+    found = find_at(domain, "features/hyperv/vendor_id")
     return None if found is None or found.get("state") != "on" else found.get("value")
 
 

@@ -136,11 +136,11 @@ CELL: Final = Table(
 AMOUNT: Final[tuple[Visible, ...]] = (
     Visible(
         paths=("memory", "memory/@unit"), read=_initial,
-        reason="the guest would have another amount of memory", rest="memory devices make up for it",
+        reason="the guest would have another amount of memory",
     ),
     Visible(
         paths=("currentMemory", "currentMemory/@unit"), read=_current,
-        reason="the guest's balloon leaves it this much", rest="libvirt takes it for all of the memory",
+        reason="the guest's balloon leaves it this much",
     ),
     Visible(
         paths=("maxMemory", "maxMemory/@unit"), read=size("maxMemory"),

@@ -10,7 +10,7 @@ from collections.abc import Hashable
 from typing import Final
 
 from engine.domxml.abi.table import Element, Group, Table, Visible, free, same
-from engine.domxml.abi.values import count, default, number, own_text, present
+from engine.domxml.abi.values import count, default, find_at, number, own_text, present, text_at
 
 _MODEL: Final = "the guest would have another model of processor"
 _TOPOLOGY: Final = "the guest sees how its processors are put together"
@@ -19,24 +19,31 @@ _PINNING: Final = "where the host runs the guest's processors"
 
 
 def _most(domain: Element) -> Hashable:
-    found = domain.find("vcpu")
+    found = find_at(domain, "vcpu")
     return 1 if found is None else number(own_text(found).strip())
 
 
-def _online(domain: Element) -> Hashable:
+def _current(domain: Element) -> Hashable:
+    """Return how many of the processors the guest has now; it does not count where each is listed."""
+    if domain.find("vcpus/vcpu") is not None:
+        return None
+    current = text_at(domain, "vcpu/@current")
+    return _most(domain) if current is None else number(current)
+
+
+def _listed(domain: Element) -> Hashable:
     """Return which processors the guest has now, and in which order it got them."""
-    listed = domain.findall("vcpus/vcpu")
-    if not listed:
-        found = domain.find("vcpu")
-        current = None if found is None else found.get("current")
-        return _most(domain) if current is None else number(current)
-    states = [(vcpu.get("id", ""), vcpu.get("enabled", ""), vcpu.get("order", "")) for vcpu in listed]
-    return tuple(sorted(states))
+    return tuple(
+        sorted(
+            (vcpu.get("id", ""), vcpu.get("enabled", ""), vcpu.get("order", ""))
+            for vcpu in domain.iterfind("vcpus/vcpu")
+        )
+    )
 
 
 def _check(domain: Element) -> Hashable:
     """Return how libvirt compares the processor with the host's; untold, it goes by the mode."""
-    cpu = domain.find("cpu")
+    cpu = find_at(domain, "cpu")
     if cpu is None or cpu.get("check") is not None:
         return None if cpu is None else cpu.get("check")
     mode = cpu.get("mode", "custom")
@@ -55,13 +62,15 @@ VISIBLE: Final[tuple[Visible, ...]] = (
         paths=("vcpu",), read=_most, reason="the guest would have another number of processors"
     ),
     Visible(
-        paths=("vcpu/@current", "vcpus/**"), read=_online, reason="the guest would have other processors",
-        rest="how the host plugs processors in",
+        paths=("vcpu/@current",), read=_current, reason="the guest would have other processors",
+        rest="each processor is listed",
     ),
+    Visible(paths=("vcpus/**",), read=_listed, reason="the guest would have other processors"),
     same("cpu", "the guest would have another processor", present),
     same("cpu/@mode", "the guest would have another processor", default("custom")),
     Visible(
-        paths=("cpu/@check",), read=_check, reason="libvirt would check the guest's processor in another way"
+        paths=("cpu/@check",), read=_check,
+        reason="libvirt checks the processor in another way: dump a running guest with --migratable",
     ),
     same("cpu/arch", "the guest would have another processor"),
     same("cpu/model", _MODEL),
@@ -81,5 +90,6 @@ FREE: Final = (
     *free("libvirt's ways to choose a processor", "cpu/@deprecated_features", "cpu/maxphysaddr/@limit"),
     *free(_PINNING, "vcpu/@placement", "vcpu/@cpuset", "cputune", "numatune", "iothreads", "iothreadids"),
     *free(_PINNING, "defaultiothread"),
+    *free("how the host plugs processors in", "vcpus/vcpu/@hotpluggable"),
 )
 FEATURES: Final = Group(path="cpu/feature", table=FEATURE, noun="processor feature")

@@ -10,7 +10,7 @@ import re
 from collections.abc import Hashable, Sequence
 from typing import Final
 
-from engine.domxml.abi.device import ADDRESS, SHARED, UNCHECKED, VIRTIO, VIRTIO_DISK
+from engine.domxml.abi.device import ADDRESS, SHARED, UNCHECKED, VIRTIO
 from engine.domxml.abi.table import Element, Group, Table, Version, Visible, free, same
 from engine.domxml.abi.values import count, default, present, text_at
 
@@ -63,7 +63,7 @@ DISK: Final = Table(
             same(f"blockio/@{what}", "the guest sees the disk's block sizes", count, since=_BLOCK_SIZES_SINCE)
             for what in ("logical_block_size", "physical_block_size", "discard_granularity")
         ),
-        *VIRTIO_DISK,
+        *VIRTIO,
         *ADDRESS,
     ),
     free=(

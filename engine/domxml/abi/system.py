@@ -11,7 +11,7 @@ from typing import Final
 
 from engine.domxml.abi.device import UNCHECKED
 from engine.domxml.abi.table import Element, Group, Table, Visible, free, same
-from engine.domxml.abi.values import Convert, count, own_text, plain
+from engine.domxml.abi.values import Convert, count, find_at, own_text, plain
 
 _READS: Final = "the guest reads it from its firmware"
 _ENTRIES: Final = {
@@ -37,7 +37,7 @@ def _block(name: str) -> Callable[[Element], Hashable]:
     known = _ENTRIES[name]
 
     def read(information: Element) -> Hashable:
-        found = information.find(name)
+        found = find_at(information, name)
         return None if found is None else _entries(found, known)
 
     return read

@@ -29,7 +29,7 @@ class Visible:
     #: Return the value, from the table's element.
     read: Callable[[Element], Hashable]
     reason: str
-    #: What to say of parts that differ while the value is the same; None: two ways to say one thing.
+    #: What to say of parts that differ while the value is the same; None: two ways to put one value.
     rest: str | None = None
     #: The first libvirt that compares it.
     since: Version = (0, 0, 0)
@@ -58,6 +58,8 @@ class Group:
     key: Callable[[Element], Hashable] | None = None
     #: Pick those that libvirt leaves out of a dump and adds again by itself: kind -> element.
     implied: Callable[[Sequence[Element]], dict[str, Element]] = lambda _: {}
+    #: Those come behind all others, as libvirt adds them; else they may come elsewhere.
+    is_implied_last: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ Source: libvirt src/util/virstring.c, virxml.c, virbitmap.c; src/conf/domain_con
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Final
 from uuid import UUID
 
@@ -31,21 +31,40 @@ _CPU_RANGE: Final = re.compile(r"(\^?)([0-9]{1,5})(?:-([0-9]{1,5}))?", re.ASCII)
 
 def read_at(path: str, convert: Convert) -> Callable[[_Element], Hashable]:
     """Return a function that reads the attribute or text at a path below an element, converted."""
+    *steps, attribute = path.split("/") if "@" in path else (*path.split("/"), "")
+    name = attribute.removeprefix("@")
 
     def read(element: _Element) -> Hashable:
-        return convert(text_at(element, path))
+        found = _descend(element, steps)
+        if found is None:
+            return convert(None)
+        return convert(found.get(name) if name else own_text(found))
 
     return read
 
 
 def text_at(element: _Element, path: str) -> str | None:
     """Return the attribute or text at a path below an element, None where there is none."""
-    place, _, attribute = path.rpartition("@")
-    place = place.rstrip("/") if attribute and "@" in path else path
-    found = element.find(place) if place else element
+    *steps, attribute = path.split("/") if "@" in path else (*path.split("/"), "")
+    found = _descend(element, steps)
     if found is None:
         return None
-    return found.get(attribute) if "@" in path else own_text(found)
+    return found.get(attribute.removeprefix("@")) if attribute else own_text(found)
+
+
+def find_at(element: _Element, path: str) -> _Element | None:
+    """Return the first element at a path below another, the element itself for the empty path."""
+    return _descend(element, path.split("/") if path else ())
+
+
+def _descend(element: _Element, steps: Iterable[str]) -> _Element | None:
+    # Several times as fast as find().
+    found: _Element | None = element
+    for step in steps:
+        if found is None:
+            break
+        found = next(found.iterchildren(step), None)
+    return found
 
 
 def own_text(element: _Element) -> str:
@@ -137,7 +156,7 @@ def size(path: str, unit: str = "KiB", *, attribute: str = "") -> Callable[[_Ele
     """
 
     def read(element: _Element) -> Hashable:
-        found = element.find(path) if path else element
+        found = find_at(element, path)
         if found is None:
             return None
         text = found.get(attribute) if attribute else own_text(found)
