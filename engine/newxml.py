@@ -64,13 +64,14 @@ class XmlPlan:
     is_copy: bool = False
 
 
-def plan_xml(saved: str, wish: XmlWish, *, where: str, libvirt: str = "") -> XmlPlan:
+def plan_xml(saved: str, wish: XmlWish, *, where: str, is_image: bool, libvirt: str = "") -> XmlPlan:
     """Return the domain XML that a wish stands for, proven to leave the guest's machine as it is.
 
     Args:
         saved: what the guest was, or is to be, saved with; as libvirt writes it.
         wish: what is wanted.
         where: names the saved XML in errors.
+        is_image: the saved XML is from an image; else it is a guest's that still runs.
         libvirt: version of the libvirt that will restore it, such as "11.3.0"; its rules apply.
 
     Raises:
@@ -79,7 +80,7 @@ def plan_xml(saved: str, wish: XmlWish, *, where: str, libvirt: str = "") -> Xml
     """
     if wish == XmlWish():
         return XmlPlan(xml=saved)
-    check = partial(_differences, libvirt=_version_of(libvirt))
+    check = partial(_differences, libvirt=_version_of(libvirt), is_image=is_image)
     xml = saved
     if wish.rules is not None:
         xml = rewrite(saved, parse_rules(wish.rules, where="rules"), where=where, check=check).xml
@@ -111,9 +112,9 @@ def _rename(xml: str, name: str, where: str) -> str:
 
 
 def _differences(
-    old: etree._Element, new: etree._Element, *, libvirt: tuple[int, int, int]
+    old: etree._Element, new: etree._Element, *, libvirt: tuple[int, int, int], is_image: bool
 ) -> tuple[Difference, ...]:
-    return compare(old, new, libvirt=libvirt).differences
+    return compare(old, new, libvirt=libvirt, is_image=is_image).differences
 
 
 def _refuse_visible(differences: Iterable[Difference]) -> None:

@@ -294,7 +294,7 @@ def _plan_dxml(hypervisor: Hypervisor, domain: Domain, wish: XmlWish) -> XmlPlan
         DomainXmlError, AbiError: it cannot be used.
     """
     live = hypervisor.domain_xml(domain.uuid, migratable=True)
-    return plan_xml(live, wish, where=domain.name, libvirt=hypervisor.versions().libvirt)
+    return plan_xml(live, wish, where=domain.name, is_image=False, libvirt=hypervisor.versions().libvirt)
 
 
 def check_restorable(hypervisor: Hypervisor, name: str, uuid: str) -> None:

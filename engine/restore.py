@@ -156,7 +156,7 @@ class _Restore:
 
     @contextmanager
     def _native_source(self) -> Iterator[Path]:
-        """Give the file that libvirt is to read: the image, or a renamed copy that lives as long as the block."""
+        """Give the file that libvirt is to read: the image, or while the block runs a copy of it, renamed."""
         image, operation = self._image, self._operation
         if not self._plan.xml.is_copy:
             yield image.file.path

@@ -152,7 +152,7 @@ def _plan_xml(hypervisor: Hypervisor, image: OpenImage, wish: XmlWish) -> XmlPla
     saved = image.head.domain_xml
     if identity_of(parse_domain_xml(saved, where=where), where=where).uuid is None:
         raise DomainXmlError(where, "domain XML without a <uuid>", "one, as in every image libvirt makes")
-    return plan_xml(saved, wish, where=where, libvirt=hypervisor.versions().libvirt)
+    return plan_xml(saved, wish, where=where, is_image=True, libvirt=hypervisor.versions().libvirt)
 
 
 def _describe_image(image: OpenImage) -> str:
