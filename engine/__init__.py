@@ -4,8 +4,9 @@ Knows no queue, no metrics library, no environment variable; usable alone:
 ``from engine import Engine``.
 """
 
-from engine.api import Engine, list_domains, recover
+from engine.api import Engine, recover
 from engine.define import image_define
+from engine.domains import list_domains
 from engine.errors import EngineError
 from engine.examine import image_dumpxml, image_info
 from engine.flags import BypassPolicy, SaveFlags, StartFlags

@@ -5,17 +5,15 @@ from __future__ import annotations
 import enum
 import functools
 import operator
-import re
 import uuid
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
 from engine.cancel import CancelToken
 from engine.checkpoint import checkpoint
-from engine.domxml.document import parse_domain_xml
 from engine.dump import core_dump
 from engine.errors import InvalidArgumentError, ReadOnlyError
 from engine.flags import BypassPolicy, DumpFlags, DumpFormat, SaveFlags, StartFlags
@@ -31,29 +29,13 @@ from engine.recover import Recovery
 from engine.recover import recover as put_right
 from engine.request import is_path
 from engine.restore import restore
+from engine.restoreplan import RestoreSurvey, open_source, survey_restore
 from engine.save import save
 from engine.streamsave import SaveOptions
 
 FlagT = TypeVar("FlagT", bound=enum.IntFlag)
 #: What a call that writes an image takes: nothing about firmware, which is for the restore.
 _WRITING: Final = frozenset(SaveFlags) - {SaveFlags.RESET_NVRAM}
-#: Namespace of the tags that a domain's metadata may carry.
-TAGS_NAMESPACE: Final = "urn:fleetsave:1"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DomainSummary:
-    """What a fleet needs to know of a domain."""
-
-    name: str
-    uuid: str
-    #: libvirt's word: "running", "paused", "shut off", ...
-    state: str
-    #: Most memory the guest can have, bytes.
-    memory_bytes: int
-    persistent: bool
-    has_managed_save: bool
-    tags: tuple[str, ...]
 
 
 class Engine:
@@ -221,6 +203,27 @@ class Engine:
             live=live,
         )
 
+    def survey_restore(
+        self,
+        path: Path | str,
+        dxml: str | None = None,
+        *,
+        rules: str | None = None,
+        new_name: str | None = None,
+        bypass_cache: BypassPolicy | str = BypassPolicy.REQUIRE,
+        force_stale_disks: bool = False,
+    ) -> RestoreSurvey:
+        """Look at everything that a restore depends on; start no guest.
+
+        Raises:
+            EngineError: there is no image that could be looked at.
+        """
+        operation = self._operation("virDomainRestoreFlags", None)
+        policy = _policy(bypass_cache, is_required=False)
+        wish = XmlWish(dxml=dxml, rules=rules, new_name=new_name)
+        with open_source(operation, self._absolute(path, "from"), policy) as image:
+            return survey_restore(operation, image, wish, force_stale_disks=force_stale_disks)
+
     def managed_save_remove(self, domain: str, *, job_id: str | None = None) -> Outcome:
         """Throw a domain's managed save image away (virDomainManagedSaveRemove)."""
         return managed_save_remove(self._operation("virDomainManagedSaveRemove", job_id), domain)
@@ -321,30 +324,6 @@ def _policy(given: BypassPolicy | str, *, is_required: bool) -> BypassPolicy:
     return BypassPolicy.REQUIRE if is_required else policy
 
 
-def list_domains(uri: str) -> list[DomainSummary]:
-    """Return every domain of a hypervisor, sorted by name, with its tags.
-
-    Raises:
-        HypervisorUnreachableError: nobody answers at the URI.
-    """
-    hypervisor = connect(uri)
-    try:
-        return [
-            DomainSummary(
-                name=domain.name,
-                uuid=domain.uuid,
-                state=domain.state,
-                memory_bytes=domain.memory_bytes,
-                persistent=domain.is_persistent,
-                has_managed_save=domain.has_managed_save,
-                tags=_tags(hypervisor.domain_xml(domain.uuid)),
-            )
-            for domain in hypervisor.list_domains()
-        ]
-    finally:
-        hypervisor.close()
-
-
 def recover(
     uri: str,
     *,
@@ -373,10 +352,3 @@ def recover(
     finally:
         for hypervisor in opened:
             hypervisor.close()
-
-
-def _tags(xml: str) -> tuple[str, ...]:
-    """Return the words of the domain's <fleetsave:tags> metadata."""
-    root = parse_domain_xml(xml, where="domain XML")
-    found = root.findtext(f"metadata/{{{TAGS_NAMESPACE}}}tags") or ""
-    return tuple(word for word in re.split(r"[\s,]+", found) if word)

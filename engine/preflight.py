@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,6 +15,7 @@ from engine.domxml.changes import Change
 from engine.domxml.disks import Disk, list_disks
 from engine.domxml.document import parse_domain_xml
 from engine.errors import (
+    AbiError,
     DomainBusyError,
     EngineError,
     InvalidArgumentError,
@@ -288,13 +291,23 @@ def describe_xml(plan: XmlPlan) -> str:
 
 
 def _plan_dxml(hypervisor: Hypervisor, domain: Domain, wish: XmlWish) -> XmlPlan:
-    """Return the XML for the restore; what a save image holds is the migratable form.
+    """Return the XML for the restore, compared with what the image will hold, else with the guest's live XML.
+
+    libvirt makes both ready for an image before it compares them: a dump of the live guest is as good.
 
     Raises:
         DomainXmlError, AbiError: it cannot be used.
     """
-    live = hypervisor.domain_xml(domain.uuid, migratable=True)
-    return plan_xml(live, wish, where=domain.name, is_image=False, libvirt=hypervisor.versions().libvirt)
+    version = hypervisor.versions().libvirt
+    plan = partial(plan_xml, wish=wish, where=domain.name, is_image=False, libvirt=version)
+    try:
+        return plan(hypervisor.domain_xml(domain.uuid, migratable=True))
+    except AbiError:
+        if wish.dxml is None:
+            raise
+        with suppress(AbiError):
+            return plan(hypervisor.domain_xml(domain.uuid))
+        raise
 
 
 def check_restorable(hypervisor: Hypervisor, name: str, uuid: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import structlog
 
-from engine.api import DomainSummary
+from engine.domains import DomainSummary
 from engine.domxml.offer import HostCapabilities
 from engine.errors import EngineError
 from tasks.config import HostSettings

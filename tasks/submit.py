@@ -78,6 +78,9 @@ def _make_row(
     host, name, domain_uuid = (
         locate_image(session, ref, params) if op == "restore" else locate_domain(session, ref)
     )
+    if params.get("new_name"):
+        # A copy is a domain of its own: whatever runs on the original is no obstacle.
+        name, domain_uuid = params["new_name"], None
     target = domain_uuid or name or str(params.get("path"))
     busy = _find_busy(session, host, target)
     if busy is not None:

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from engine.checksum import Checksum
 from engine.domxml.changes import list_changes
+from engine.domxml.compare import compare
 from engine.domxml.disks import list_disks
 from engine.domxml.document import check_same_domain, identity_of, parse_domain_xml
 from engine.domxml.facts import HIDDEN, hide_secrets, machine_facts
@@ -93,7 +94,10 @@ def fuzz_domain_xml(data: bytes) -> None:
         return
     machine_facts(root)
     list_disks(root)
-    list_changes(parse_domain_xml(XML, where="seed"), root)
+    seed = parse_domain_xml(XML, where="seed")
+    list_changes(seed, root)
+    assert compare(root, root).differences == ()
+    assert compare(seed, root).stable is compare(root, seed).stable
     hide_secrets(root)
     assert all(graphics.get("passwd") in {None, HIDDEN} for graphics in root.iter("graphics"))
 

@@ -88,7 +88,7 @@ def test_greedy_inputs_get_no_more_than_their_share(name: str, tmp_path: Path) -
         files.append(tmp_path / f"{number}")
         files[-1].write_bytes(data)
 
-    _run_limited(name, *files)
+    run_limited(name, *files)
 
 
 def test_lying_files_get_no_more_than_their_share(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_lying_files_get_no_more_than_their_share(tmp_path: Path) -> None:
         files.append(tmp_path / f"{number}.save")
         files[-1].write_bytes(data)
 
-    _run_limited("file", *files)
+    run_limited("file", *files)
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -107,7 +107,8 @@ def test_two_seconds_of_fuzzing_break_nothing(name: str, tmp_path: Path) -> None
     assert run.fuzz(name, 2, tmp_path) > 100
 
 
-def _run_limited(name: str, *files: Path) -> None:
+def run_limited(name: str, *files: Path) -> None:
+    """Give the files to a target in a process that is held to 64 MiB more than it has."""
     done = subprocess.run(
         [sys.executable, run.ROOT / "tests" / "fuzz" / "limited.py", name, *files],
         env={**os.environ, "PYTHONPATH": str(run.ROOT)},

@@ -111,7 +111,13 @@ class Table:
 
     def counts_once(self, path: str) -> bool:
         """Tell whether only one of several elements of a path can hold a value that the guest sees."""
-        return path in self._visible_at or self.has_inner(path) or self.find(path) is None
+        match self.find(path):
+            case Visible():
+                return path in self._visible_at
+            case Free():
+                return self.has_inner(path)
+            case None:
+                return True
 
     def has_inner(self, path: str) -> bool:
         """Tell whether there are rules for something in the element."""

@@ -127,23 +127,21 @@ def mac(text: str | None) -> Hashable:
 
 
 def cpus(text: str | None) -> Hashable:
-    """Return a set of CPUs, such as of "0-3,^2"."""
+    """Return a set of CPUs, such as of "0-3,^2", as a number with a bit for each."""
     if text is None:
         return None
-    chosen: set[int] = set()
+    chosen = 0
     for part in text.replace(" ", "").split(","):
         match = _CPU_RANGE.fullmatch(part)
         if match is None:
             return text
         first = int(match[2])
         last = first if match[3] is None else int(match[3])
-        if not first <= last < CPUS_MAX or len(chosen) + last - first > 2 * CPUS_MAX:
+        if not first <= last < CPUS_MAX:
             return text
-        if match[1]:
-            chosen.difference_update(range(first, last + 1))
-        else:
-            chosen.update(range(first, last + 1))
-    return frozenset(chosen)
+        bits = ((1 << (last - first + 1)) - 1) << first
+        chosen = chosen & ~bits if match[1] else chosen | bits
+    return chosen
 
 
 def size(path: str, unit: str = "KiB", *, attribute: str = "") -> Callable[[_Element], Hashable]:

@@ -165,6 +165,8 @@ def test_a_device_less_is_found_among_its_like() -> None:
         ("<cpu><feature name='vmx' policy='require'/></cpu>", "<cpu><feature name='vmx'/></cpu>"),
         ("<cpu><numa><cell id='0' cpus='0-2' memory='1' unit='MiB'/></numa></cpu>",
          "<cpu><numa><cell id='0' cpus='0,1,2' memory='1024'/></numa></cpu>"),
+        ("<vcpus><vcpu id='0' enabled='yes' order='1'/><vcpu id='1' enabled='no'/></vcpus>",
+         "<vcpus><vcpu id='1' enabled='no'/><vcpu id='0' enabled='yes' order='1'/></vcpus>"),
     ],
 )  # fmt: skip
 def test_two_ways_to_say_one_thing_are_no_difference(old: str, new: str) -> None:
