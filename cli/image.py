@@ -11,7 +11,8 @@ import click
 from cli.bar import open_bar
 from cli.command import Command, Group
 from cli.failure import format_failure
-from cli.options import bypass_option, paused_option, running_option
+from cli.options import bypass_option, paused_option, rewrite_option, running_option
+from cli.order import read_rules
 from cli.output import NOTHING, format_bytes, format_rate, format_seconds, print_json
 from cli.textfile import read_text
 from engine.define import Definition, image_define
@@ -101,14 +102,18 @@ def dumpxml(path: Path, *, security_info: bool, as_json: bool) -> None:
     examples=(
         "fleetsave image define web-1.save new.xml             as dumpxml --security-info wrote it, changed",
         "fleetsave image define web-1.save new.xml --paused    and paused after a restore",
+        "fleetsave image define web-1.save --rewrite to-kvm2.toml    changed by rules",
         "fleetsave image define web-1.save --running           only this, the XML stays",
     ),
 )
 @_path_argument
 @click.argument("file", metavar="[NEW.xml]", type=click.Path(path_type=Path, allow_dash=True), required=False)
+@rewrite_option
 @running_option
 @paused_option
-def define(path: Path, file: Path | None, *, running: bool, paused: bool, as_json: bool) -> None:
+def define(
+    path: Path, file: Path | None, *, rules: Path | None, running: bool, paused: bool, as_json: bool
+) -> None:
     """Replace the domain XML of an image, or whether its guest runs after a restore.
 
     A whole new image is made and takes the old one's name in one instant, with its manifest: no
@@ -117,7 +122,7 @@ def define(path: Path, file: Path | None, *, running: bool, paused: bool, as_jso
     flags = (SaveFlags.RUNNING if running else 0) | (SaveFlags.PAUSED if paused else 0)
     dxml = None if file is None else read_text(file, what="domain XML", size_max=XML_SIZE_MAX)
     with open_bar(f"define {path.name}", is_silent=as_json) as observer:
-        done = image_define(path, dxml, flags, observer=observer)
+        done = image_define(path, dxml, flags, rules=read_rules(rules), observer=observer)
     if as_json:
         print_json(done.to_dict())
     else:

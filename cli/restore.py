@@ -12,6 +12,7 @@ from cli.operate import operate
 from cli.options import (
     bypass_option,
     data_path_option,
+    dry_run_option,
     dxml_option,
     given,
     paused_option,
@@ -53,6 +54,7 @@ from cli.order import Order, read_dxml, read_rules
 )
 @bypass_option
 @data_path_option
+@dry_run_option
 @place_options
 def restore(
     path: str,
@@ -66,6 +68,7 @@ def restore(
     force_stale_disks: bool,
     bypass_cache: str,
     data_path: str | None,
+    is_dry_run: bool,
     **place: Any,
 ) -> int:
     """Start the guest of a restore point or save image where it was when it was saved.
@@ -85,4 +88,4 @@ def restore(
         data_path=data_path,
     )
     order = Order(op="restore", params=params, **place)
-    return operate(order, dxml=read_dxml(dxml), rules=read_rules(rules))
+    return operate(order, dxml=read_dxml(dxml), rules=read_rules(rules), is_dry_run=is_dry_run)

@@ -18,9 +18,9 @@ from engine.directio.buffers import BufferRing
 from engine.directio.checksum import StreamChecksum
 from engine.directio.reader import read_stream
 from engine.directio.target import DirectFile, open_direct, storage_error
-from engine.domxml.changes import Change, list_changes
-from engine.domxml.document import check_same_domain, identity_of, parse_domain_xml
-from engine.domxml.facts import has_hidden_secrets, hide_secrets, machine_facts
+from engine.domxml.changes import Change
+from engine.domxml.document import identity_of, parse_domain_xml
+from engine.domxml.facts import has_hidden_secrets, machine_facts
 from engine.domxml.requirements import describe_requirements, known_host_cpu
 from engine.editcopy import check_written, write_edited
 from engine.errors import AbiError, DomainXmlError, InvalidArgumentError, TryAgainError
@@ -28,6 +28,7 @@ from engine.examine import locate_image, name_errors
 from engine.flags import BypassPolicy, SaveFlags
 from engine.image.edit import EditedHead, edit_head
 from engine.image.manifest import Manifest
+from engine.newxml import XmlPlan, XmlWish, plan_xml
 from engine.observer import Observer, SilentObserver
 from engine.preflight import check_flags
 from engine.steps import Step
@@ -75,6 +76,7 @@ def image_define(
     dxml: str | None = None,
     flags: int = 0,
     *,
+    rules: str | None = None,
     bypass_cache: BypassPolicy | str = BypassPolicy.PREFER,
     observer: Observer | None = None,
     cancel: CancelToken | None = None,
@@ -88,13 +90,15 @@ def image_define(
         path: a save image, or the directory of a restore point.
         dxml: XML of the same domain, passwords included; None keeps what there is.
         flags: RUNNING or PAUSED, what the guest is after a restore; neither keeps it.
+        rules: TOML that makes the XML from the image's own.
         bypass_cache: past the page cache or not.
         observer: told of DEFINE_STEPS and progress.
         cancel: stops it before the image is replaced.
 
     Raises:
         InvalidArgumentError: nothing to change, or flags that exclude each other.
-        DomainXmlError, AbiError: the XML is none, lacks its passwords, or is another domain's.
+        DomainXmlError, AbiError: the XML is none, lacks its passwords, is another domain's, or changes
+            what the guest sees; or the rules are none, or match nothing.
         NotSupportedError: it does not fit, and the memory of a sparse image cannot move.
         ImageFormatError, ImageIncompleteError, ChecksumError: the image is none, or damaged.
         DomainBusyError: another process replaces the image.
@@ -102,7 +106,8 @@ def image_define(
             unless the error says that the new one is.
     """
     given = SaveFlags(flags)
-    _check_arguments(dxml, given)
+    wish = XmlWish(dxml=dxml, rules=rules)
+    _check_arguments(wish, given)
     image = locate_image(path)
     observer, cancel = observer or SilentObserver(), cancel or CancelToken()
     policy = BypassPolicy.REQUIRE if SaveFlags.BYPASS_CACHE in given else BypassPolicy(bypass_cache)
@@ -111,8 +116,9 @@ def image_define(
         old = open_image(image, policy)
         try:
             replacement.settle(old.file)
-            edited = _edit(old, dxml, given)
-            changes = _list_changes(old.head.domain_xml, edited.head.domain_xml, str(image))
+            xml = _plan_xml(old, wish)
+            edited = _edit(old, xml.dxml, given)
+            changes = xml.changes
             observer.step(Step.PREFLIGHT)
             if edited.head == old.head:
                 return _describe(old, edited, changes, old.manifest)
@@ -121,43 +127,38 @@ def image_define(
             old.file.close()
 
 
-def _check_arguments(dxml: str | None, flags: SaveFlags) -> None:
+def _check_arguments(wish: XmlWish, flags: SaveFlags) -> None:
     check_flags(flags)
     if flags & ~(SaveFlags.BYPASS_CACHE | SaveFlags.RUNNING | SaveFlags.PAUSED):
         raise InvalidArgumentError("flags", f"unsupported: {flags!r}", "BYPASS_CACHE, RUNNING or PAUSED")
-    if dxml is None and not flags & (SaveFlags.RUNNING | SaveFlags.PAUSED):
-        raise InvalidArgumentError("image", "nothing to change", "new domain XML, --running or --paused")
+    if wish == XmlWish() and not flags & (SaveFlags.RUNNING | SaveFlags.PAUSED):
+        raise InvalidArgumentError(
+            "image", "nothing to change", "new XML, rules, --running or --paused"
+        )
+
+
+def _plan_xml(old: OpenImage, wish: XmlWish) -> XmlPlan:
+    """Return the XML that is wanted; refuse what the image cannot be restored with."""
+    where = "new domain XML"
+    if wish.dxml is not None:
+        root = parse_domain_xml(wish.dxml, where=where)
+        if has_hidden_secrets(root):
+            raise DomainXmlError(
+                where, "its passwords are hidden", "the passwords", "fleetsave image dumpxml --security-info"
+            )
+        if identity_of(root, where=where).uuid is None:
+            raise AbiError(
+                where, "no <uuid>", "that of the image", "libvirt would take it for another domain"
+            )
+    return plan_xml(old.head.domain_xml, wish, where=str(old.file.path), is_image=True)
 
 
 def _edit(old: OpenImage, dxml: str | None, flags: SaveFlags) -> EditedHead:
-    """Return the image's new front; refuse XML that the image cannot be restored with."""
-    path = str(old.file.path)
-    if dxml is not None:
-        _check_xml(old.head.domain_xml, dxml)
+    """Return the image's new front."""
     was_running = None
     if flags & (SaveFlags.RUNNING | SaveFlags.PAUSED):
         was_running = SaveFlags.RUNNING in flags
-    return edit_head(old.head, path=path, domain_xml=dxml, was_running=was_running)
-
-
-def _check_xml(saved: str, dxml: str) -> None:
-    where = "new domain XML"
-    root = parse_domain_xml(dxml, where=where)
-    if has_hidden_secrets(root):
-        raise DomainXmlError(
-            where, "its passwords are hidden", "the passwords", "fleetsave image dumpxml --security-info"
-        )
-    check_same_domain(saved, dxml, where=where)
-    if identity_of(root, where=where).uuid is None:
-        raise AbiError(where, "no <uuid>", "that of the image", "libvirt would take it for another domain")
-
-
-def _list_changes(old: str, new: str, path: str) -> tuple[Change, ...]:
-    """Return what the new XML says otherwise, passwords left out: manifests and logs are read by many."""
-    roots = parse_domain_xml(old, where=path), parse_domain_xml(new, where=path)
-    for root in roots:
-        hide_secrets(root)
-    return list_changes(*roots)
+    return edit_head(old.head, path=str(old.file.path), domain_xml=dxml, was_running=was_running)
 
 
 def _describe(

@@ -34,7 +34,7 @@ _COLOURS: Final = {"+": "green", "-": "red", "@": "cyan"}
         "fleetsave dxml rewrite web-1.xml --rules to-kvm2.toml > new.xml",
         "fleetsave dxml rewrite web-1.save --rules to-kvm2.toml --diff      an image's XML; see first",
         "fleetsave dxml rewrite web-1.save --as web-2 > copy.xml            for a copy beside the original",
-        "virsh dumpxml web-1 | fleetsave dxml rewrite - --rules to-kvm2.toml --json",
+        "fleetsave dxml rewrite - --rules to-kvm2.toml --json < web-1.xml   changes, rule by rule",
     ),
 )
 @click.argument("xml", metavar="XML", type=click.Path(path_type=Path, allow_dash=True))

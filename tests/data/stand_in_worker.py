@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from engine.api import DomainSummary
+from engine.domains import DomainSummary
 from engine.domxml.capabilities import HostCpu
 from engine.domxml.offer import HostCapabilities
 from tasks.config import load_settings

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from engine.api import DomainSummary
+from engine.domains import DomainSummary
 from engine.domxml.offer import HostCapabilities, parse_host_capabilities
 from engine.errors import EngineError, HypervisorUnreachableError, NotSupportedError
 from tasks import inventory
