@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Final
 
 from engine.directio.buffers import BufferRing
-from engine.directio.residency import drop_clean_pages
 from engine.directio.target import DirectFile, open_direct
 from engine.errors import EngineError, ImageFormatError
 from engine.flags import BypassPolicy
@@ -105,8 +104,6 @@ def look_at(path: Path, *, disk_format: str) -> Look:
         )
         return _with_head(found, file) if disk_format == "qcow2" else found
     finally:
-        if not file.is_direct:
-            drop_clean_pages(file.fd)
         file.close()
 
 
@@ -152,6 +149,9 @@ def _read(file: DirectFile, offset: int, size: int) -> bytes:
         # Without this the kernel would read ahead, into pages that nobody asked for.
         os.posix_fadvise(file.fd, 0, 0, os.POSIX_FADV_RANDOM)
     count = file.read_at(buffer, offset - skipped)
+    if not file.is_direct:
+        # Only what was read here: other pages may be in use, the guest of a checkpoint goes on.
+        os.posix_fadvise(file.fd, offset - skipped, len(buffer), os.POSIX_FADV_DONTNEED)
     return bytes(buffer[skipped : min(count, skipped + size)])
 
 

@@ -203,7 +203,7 @@ def test_image_of_virsh_goes_on_until_its_disks_are_newer(
     assert "vda" in refused.error["message"]
 
 
-def test_missing_disk_is_refused_whatever_is_forced(
+def test_missing_or_closed_disk_is_refused_whatever_is_forced(
     make_guest: Callable[..., Guest], folder: Path, run_engine: Callable[..., Any]
 ) -> None:
     """20: named with its target and its path; nothing is started."""
@@ -219,6 +219,11 @@ def test_missing_disk_is_refused_whatever_is_forced(
     assert str(disk) in refused.error["message"]
     assert guest.state() == "shut off"
     away.rename(disk)
+    disk.chmod(0o400)
+    closed = run_engine(host, op="restore", path=str(image), force_stale_disks=True)
+    assert closed.error["code"] == 20
+    assert f"{disk} may not be written by this user" in closed.error["message"]
+    disk.chmod(0o600)
     assert run_engine(host, op="restore", path=str(image)).result["state"] == "running"
 
 

@@ -14,7 +14,7 @@ from engine.disks.look import Look, look_at
 from engine.domxml.disks import Disk
 from engine.errors import StaleDiskError
 from engine.restoreguards import SavedDisks, check_fresh, check_sources
-from tests.data.file_systems import run
+from tests.data.file_systems import Mounts, run
 
 pytestmark = pytest.mark.integration
 
@@ -110,6 +110,23 @@ def test_write_into_an_external_data_file_is_seen(tmp_path: Path) -> None:
     assert path.stat().st_mtime_ns == mtime_ns
     with pytest.raises(StaleDiskError, match="was written since"):
         check_fresh("web-1", [disk], saved)
+
+
+@pytest.mark.parametrize("kind", ["ext4", "xfs"])
+def test_file_that_took_anothers_inode_has_another_generation(tmp_path: Path, kind: str) -> None:
+    """A copy under the same path is told from the file of the save, even where the number came back."""
+    seen = []
+    with ExitStack() as stack:
+        path = Mounts(tmp_path, stack).loop(kind, 512) / "a.raw"
+        for _ in range(3):
+            path.write_bytes(b"x")
+            found = look_at(path, disk_format="raw")
+            seen.append((found.inode, found.generation))
+            path.unlink()
+
+    # ext4 gives the number out again at once, xfs later.
+    assert len({inode for inode, _ in seen}) == (1 if kind == "ext4" else 3)
+    assert len({generation for _, generation in seen} - {None}) == 3
 
 
 def test_looking_with_qemu_is_no_write(qcow2: Path) -> None:
