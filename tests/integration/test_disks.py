@@ -41,6 +41,14 @@ def device(tmp_path: Path) -> Iterator[Path]:
         yield Path(path)
 
 
+@pytest.fixture
+def partition(device: Path) -> Iterator[Path]:
+    """Give a partition of a block device."""
+    run("addpart", device, 1, 2048, 4096)
+    yield Path(f"{device}p1")
+    run("delpart", device, 1)
+
+
 def disk_at(path: Path, *, source: str = "file", disk_format: str = "qcow2") -> Disk:
     """Return the disk of a guest."""
     return Disk(
@@ -140,17 +148,34 @@ def test_looking_with_qemu_is_no_write(qcow2: Path) -> None:
     assert check_fresh("web-1", [disk], saved) == []
 
 
-def test_block_device_is_told_by_its_size_and_head(device: Path, qcow2: Path) -> None:
-    """When it was written nobody can tell, and so it is said."""
+@pytest.mark.parametrize("kind", ["device", "partition"])
+def test_block_device_is_told_by_what_was_written_to_it(kind: str, request: pytest.FixtureRequest) -> None:
+    """The kernel counts, of partitions as well; reading is no write."""
+    disk = disk_at(request.getfixturevalue(kind), source="block", disk_format="raw")
+    saved = saved_with(disk)
+    run("dd", f"if={disk.path}", "of=/dev/null", "bs=64k", "iflag=direct")
+    assert check_sources([disk]) == []
+    assert check_fresh("web-1", [disk], saved) == []
+
+    run("dd", "if=/dev/zero", f"of={disk.path}", "bs=512", "count=1", "oflag=direct")
+
+    with pytest.raises(StaleDiskError, match=r"was written since \(1 sectors\)"):
+        check_fresh("web-1", [disk], saved)
+
+
+def test_block_device_that_came_back_is_told_by_its_size_and_head(device: Path, qcow2: Path) -> None:
+    """Its count began anew: whether it was written nobody can tell, and so it is said."""
     run("dd", f"if={qcow2}", f"of={device}", "bs=64k", "oflag=direct", "conv=notrunc")
     disk = disk_at(device, source="block")
     saved = saved_with(disk)
+    file = run("losetup", "--noheadings", "--output", "BACK-FILE", device)
+    run("losetup", "--detach", device)
+    run("losetup", device, file)
 
     (warning,) = check_fresh("web-1", [disk], saved)
-    assert "block device" in warning
-    assert look(device).size == SIZE
-    assert check_sources([disk]) == []
 
+    assert "whether it was written since is unknown" in warning
+    assert look(device).size == SIZE
     run("qemu-img", "snapshot", "-c", "one", device)
     with pytest.raises(StaleDiskError, match="1 internal snapshots, had 0"):
         check_fresh("web-1", [disk], saved)

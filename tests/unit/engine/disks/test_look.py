@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from engine.disks.look import Look, look_at
 from engine.flags import BypassPolicy
 from engine.image.qcow2 import Bitmap, BitmapsExtension, Qcow2Header
 from tests.data.qcow2_files import make_directory, make_qcow2
+from tests.fault.world import FaultyOs
 
 CLUSTER = 65536
 
@@ -113,6 +115,24 @@ def test_data_file_counts_as_the_disk(tmp_path: Path) -> None:
     assert look_at(file, disk_format="qcow2").mtime_ns == 4 * 10**18
     data.unlink()
     assert "data file" in look_at(file, disk_format="qcow2").damage
+
+
+@pytest.mark.parametrize("error", [None, OSError(errno.EROFS, "Read-only file system")])
+def test_disk_of_a_guest_that_ended_is_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError | None
+) -> None:
+    """Else a power cut could take the time of its last change back; one that cannot be is looked at still."""
+    file, seen = tmp_path / "a.raw", []
+    file.write_bytes(b"x")
+    disk = FaultyOs()
+    disk.plan("fsync", error or (lambda real, fd: seen.append(real(fd))), name="a.raw")
+    monkeypatch.setattr(look, "os", disk)
+
+    look_at(file, disk_format="raw")
+    assert not seen
+    assert look_at(file, disk_format="raw", is_to_be_synced=True).size == 1
+
+    assert len(seen) == (0 if error else 1)
 
 
 def test_pipe_is_not_opened(tmp_path: Path) -> None:
