@@ -84,7 +84,8 @@ def restore(
         running=running,
         paused=paused,
         reset_nvram=reset_nvram,
-        force_stale_disks=force_stale_disks,
+        # Only when it is set: workers of earlier versions do not know it.
+        force_stale_disks=force_stale_disks or None,
         data_path=data_path,
     )
     order = Order(op="restore", params=params, **place)

@@ -104,7 +104,7 @@ class NativeSave:
         self._operation = operation = replace(operation, cancel=CancelToken())
         operation.reach(Step.COMMITTED)
         # At once: reading the image back takes long enough for somebody to start the guest anew.
-        disks = identify_disks(self._plan.disks)
+        disks = identify_disks(self._plan.disks, has_ended=True)
         # Direct where libvirt's own I/O was: what it wrote past the cache is read back so.
         policy = BypassPolicy.OFF if self._failures else self._policy
         file = open_direct(self._staging.image, os.O_RDWR, policy)

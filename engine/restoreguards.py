@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from engine.disks.access import QemuUser, find_barrier, find_refusal
 from engine.disks.look import kind_of, look_at
-from engine.disks.stale import compare_disk, compare_times, is_copy, saved_time
+from engine.disks.stale import compare_disk, compare_times, count_writes, is_copy, saved_time
 from engine.domxml.disks import Disk, list_disks
 from engine.domxml.document import parse_domain_xml
 from engine.errors import StaleDiskError, StorageError
@@ -157,9 +157,9 @@ def check_fresh(
             reasons += compare_times(saved.image_mtime_ns, now)
         if now.unreadable:
             warnings.append(f"disk {disk.target} ({disk.path}) cannot be read from here: {now.unreadable}")
-        if now.kind == "block" and not disk.is_readonly:
+        if now.kind == "block" and not disk.is_readonly and count_writes(entry, now) is None:
             warnings.append(
-                f"disk {disk.target} ({disk.path}) is a block device: when it was written is unknown"
+                f"disk {disk.target} ({disk.path}) is a block device: whether it was written since is unknown"
             )
         if not reasons:
             continue

@@ -298,7 +298,7 @@ class StreamSave:
         )
         if self._kind.guest_ends:
             # Once more: QEMU has closed them only now.
-            manifest = replace(manifest, disks=identify_disks(self._plan.disks))
+            manifest = replace(manifest, disks=identify_disks(self._plan.disks, has_ended=True))
         path = self._staging.publish(manifest.to_json())
         self._operation.reach(Step.PUBLISHED)
         self._operation.reach(Step.DONE)

@@ -9,13 +9,14 @@ import fcntl
 import os
 import stat
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from engine.directio.buffers import BufferRing
-from engine.directio.residency import drop_clean_pages
 from engine.directio.target import DirectFile, open_direct
+from engine.disks.writes import Writes, read_writes
 from engine.errors import EngineError, ImageFormatError
 from engine.flags import BypassPolicy
 from engine.image.qcow2 import (
@@ -54,6 +55,8 @@ class Look:
     qcow2: Qcow2Header | None = None
     #: Persistent bitmaps of a qcow2.
     bitmaps: tuple[Bitmap, ...] = ()
+    #: Of a block device; None for files, and where the kernel does not count.
+    writes: Writes | None = None
     #: Why this process could not read it although it is there; QEMU may well. Empty where it could.
     unreadable: str = ""
     #: Why it is not of the format it should be; empty where it is, or where no other is known.
@@ -74,8 +77,8 @@ def kind_of(path: Path) -> str:
     return _kind(path.stat().st_mode)
 
 
-def look_at(path: Path, *, disk_format: str) -> Look:
-    """Return what is at the path.
+def look_at(path: Path, *, disk_format: str, is_to_be_synced: bool = False) -> Look:
+    """Return what is at the path; on request have it on stable storage, time of last change included.
 
     Raises:
         OSError: it is not there, or may not be looked at.
@@ -91,23 +94,28 @@ def look_at(path: Path, *, disk_format: str) -> Look:
         # A disk is often a link (/dev/vg/lv); O_NONBLOCK leaves the tray of a drive alone.
         file = open_direct(path.resolve(), os.O_RDONLY | os.O_NONBLOCK, BypassPolicy.PREFER)
     except EngineError as error:
-        return replace(plain, unreadable=error.found)
+        return replace(plain, writes=_writes(state), unreadable=error.found)
     try:
+        if is_to_be_synced:
+            with suppress(OSError):  # on a file system that was made read-only meanwhile, say
+                os.fsync(file.fd)
         # On NFS an open asks the server, a stat may answer from memory.
         state = os.fstat(file.fd)
-        size = os.lseek(file.fd, 0, os.SEEK_END) if kind == "block" else state.st_size
-        found = Look(
-            kind=kind,
-            size=size,
+        found = replace(
+            plain,
+            size=os.lseek(file.fd, 0, os.SEEK_END) if kind == "block" else state.st_size,
             mtime_ns=state.st_mtime_ns,
             inode=state.st_ino,
             generation=_read_generation(file.fd),
+            writes=_writes(state),
         )
         return _with_head(found, file) if disk_format == "qcow2" else found
     finally:
-        if not file.is_direct:
-            drop_clean_pages(file.fd)
         file.close()
+
+
+def _writes(state: os.stat_result) -> Writes | None:
+    return read_writes(state.st_rdev) if stat.S_ISBLK(state.st_mode) else None
 
 
 def _kind(mode: int) -> str:
@@ -152,6 +160,9 @@ def _read(file: DirectFile, offset: int, size: int) -> bytes:
         # Without this the kernel would read ahead, into pages that nobody asked for.
         os.posix_fadvise(file.fd, 0, 0, os.POSIX_FADV_RANDOM)
     count = file.read_at(buffer, offset - skipped)
+    if not file.is_direct:
+        # Only what was read here: other pages may be in use, the guest of a checkpoint goes on.
+        os.posix_fadvise(file.fd, offset - skipped, len(buffer), os.POSIX_FADV_DONTNEED)
     return bytes(buffer[skipped : min(count, skipped + size)])
 
 

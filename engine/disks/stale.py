@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from engine.disks.look import Look
+from engine.disks.writes import Writes
 from engine.domxml.disks import Disk
 
 #: Seconds that a disk may be newer than an image that virsh wrote: QEMU closes its disks only when the
@@ -51,7 +52,25 @@ def compare_disk(saved: Mapping[str, Any], disk: Disk, now: Look) -> list[str]:
     if now.kind == "file" and was_changed is not None and not _fits(was_changed, now, is_another_file):
         verb = "was written since" if now.mtime_ns > was_changed else "is an older one"
         reasons.append(f"{verb} (changed {_shown(now.mtime_ns)}, then {_shown(was_changed)})")
+    written = count_writes(saved, now)
+    if written:
+        reasons.append(f"was written since ({written} sectors)")
     return reasons
+
+
+def count_writes(saved: Mapping[str, Any], now: Look) -> int | None:
+    """Return the sectors that a block device has taken since the save; None where nobody can tell."""
+    noted = saved.get("writes")
+    if now.writes is None or not isinstance(noted, dict) or type(noted.get("sectors")) is not int:
+        return None
+    sequence = noted.get("sequence")
+    earlier = Writes(
+        sectors=noted["sectors"],
+        device=str(noted.get("device")),
+        sequence=sequence if type(sequence) is int else None,
+        boot_id=str(noted.get("boot_id")),
+    )
+    return now.writes.since(earlier)
 
 
 def compare_times(image_mtime_ns: int, now: Look) -> list[str]:

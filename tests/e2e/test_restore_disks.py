@@ -4,14 +4,15 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cli.sandbox import DiskSpec, Guest, Host
+from cli.sandbox import DiskSpec, Guest, Host, Sandbox
 from engine.steps import Step
+from tests.data.file_systems import run
 
 pytestmark = pytest.mark.e2e
 
@@ -59,6 +60,20 @@ def make_guest(guest_factory: Callable[..., Guest], folder: Path) -> Callable[..
         return guest
 
     return make
+
+
+@pytest.fixture
+def device(sandbox: Sandbox, folder: Path) -> Iterator[Path]:
+    """Give alpha's user a block device."""
+    file = folder / "device.img"
+    file.touch()
+    os.truncate(file, 16 * 1024 * 1024)
+    path = Path(run("losetup", "--show", "--find", file))
+    owner = path.stat().st_uid
+    os.chown(path, sandbox.hosts["alpha"].uid, -1)
+    yield path
+    os.chown(path, owner, -1)
+    run("losetup", "--detach", path)
 
 
 @pytest.mark.parametrize("data_path", ["stream", "native"])
@@ -203,7 +218,36 @@ def test_image_of_virsh_goes_on_until_its_disks_are_newer(
     assert "vda" in refused.error["message"]
 
 
-def test_missing_disk_is_refused_whatever_is_forced(
+@pytest.mark.parametrize("cache", ["none", "writeback"])
+def test_block_device_is_held_to_what_the_kernel_counted(
+    guest_factory: Callable[..., Guest],
+    device: Path,
+    folder: Path,
+    run_engine: Callable[..., Any],
+    cache: str,
+) -> None:
+    """Its own guest's last writes are those of the save; the next ones make the image stale."""
+    disk = (
+        f"<disk type='block' device='disk'><driver name='qemu' type='raw' cache='{cache}'/>"
+        f"<source dev='{device}'/><target dev='vda' bus='virtio'/></disk>"
+    )
+    guest = guest_factory(devices=disk, writes_disk=True)
+    host, image = guest.host, folder / "a.save"
+    guest.start()
+    guest.wait_counter_beyond(2)
+    run_engine(host, op="save", domain=guest.name, to=str(image))
+    assert run_engine(host, op="restore", path=str(image)).result["warnings"] == []
+    guest.wait_counting()
+    wait_written(guest)
+    host.virsh("destroy", guest.name)
+
+    refused = run_engine(host, op="restore", path=str(image))
+
+    assert refused.error["code"] == 33
+    assert re.search(rf"disk vda \({device}\) was written since \(\d+ sectors\)", refused.error["message"])
+
+
+def test_missing_or_closed_disk_is_refused_whatever_is_forced(
     make_guest: Callable[..., Guest], folder: Path, run_engine: Callable[..., Any]
 ) -> None:
     """20: named with its target and its path; nothing is started."""
@@ -219,6 +263,11 @@ def test_missing_disk_is_refused_whatever_is_forced(
     assert str(disk) in refused.error["message"]
     assert guest.state() == "shut off"
     away.rename(disk)
+    disk.chmod(0o400)
+    closed = run_engine(host, op="restore", path=str(image), force_stale_disks=True)
+    assert closed.error["code"] == 20
+    assert f"{disk} may not be written by this user" in closed.error["message"]
+    disk.chmod(0o600)
     assert run_engine(host, op="restore", path=str(image)).result["state"] == "running"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Callable
@@ -101,6 +102,58 @@ def test_disk_written_while_the_image_is_proven_starts_nothing(world: World, dis
         world.restore(data_path="native", policy=BypassPolicy.OFF)
 
     assert world.hypervisor.moments == []
+
+
+def test_native_save_notes_the_disks_before_it_reads_its_image(world: World, disk: Path) -> None:
+    """Whoever writes them while it does was not the guest."""
+    world.listener.at[Step.VERIFIED] = lambda: touch(disk)
+    world.save(data_path="native", policy=BypassPolicy.OFF)
+    world.begin_anew()
+
+    with pytest.raises(StaleDiskError):
+        world.restore()
+
+
+def test_disks_are_those_of_the_dxml(world: World, disk: Path) -> None:
+    """What the image's own XML names does not matter any more."""
+    world.save()
+    moved = disk.rename(disk.with_name("b.raw"))
+
+    with pytest.raises(StorageError, match=disk.name):
+        world.restore()
+    assert world.restore(dxml=surroundings.XML.replace(str(disk), str(moved))).warnings == ()
+
+
+@pytest.mark.parametrize("is_stale", [False, True])
+def test_disk_that_only_qemu_may_read_is_told_by_its_time(world: World, disk: Path, is_stale: bool) -> None:
+    """With a system daemon the engine's user may not open it: no reason to refuse its guest."""
+    world.disk.plan("open", PermissionError(errno.EACCES, "Permission denied"), name=disk.name, nth=2)
+    world.save()
+    world.begin_anew()
+    if is_stale:
+        touch(disk)
+        with pytest.raises(StaleDiskError):
+            world.restore()
+    else:
+        (warning,) = world.restore().warnings
+        assert "cannot be read from here: opening: Permission denied" in warning
+
+
+def test_disk_that_could_not_be_read_at_the_save_is_told_by_its_time(world: World, disk: Path) -> None:
+    """The manifest says what is missing in it, and has the rest."""
+    for number in range(2):
+        world.disk.plan(
+            "open", PermissionError(errno.EACCES, "Permission denied"), name=disk.name, nth=number
+        )
+    world.save()
+    manifest = json.loads(world.final.with_name("new.save.manifest.json").read_text())
+    assert manifest["disks"][0]["unreadable"] == "opening: Permission denied"
+
+    assert world.restore().warnings == ()
+    touch(disk)
+    world.hypervisor.domain = surroundings.replace(world.before, run_id=-1, state="shut off")
+    with pytest.raises(StaleDiskError):
+        world.restore()
 
 
 def test_missing_disk_is_never_forced(world: World, disk: Path) -> None:

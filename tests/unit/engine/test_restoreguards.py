@@ -135,7 +135,7 @@ def test_disk_that_nobody_could_look_at_is_held_against_the_image(disk: Disk) ->
 
 def test_disk_that_is_elsewhere_is_a_warning() -> None:
     """A network disk cannot be looked at; an empty drive has nothing to look at."""
-    disks = [disk_at(None, type="network"), disk_at(None, device="cdrom", target="hda")]
+    disks = [disk_at(None, type="network"), disk_at(None, device="cdrom", target="sda")]
 
     (warning,) = check_sources(disks)
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.disks.look import Look
-from engine.disks.stale import QEMU_ENDS_SECONDS, compare_disk, compare_times, saved_time
+from engine.disks.stale import QEMU_ENDS_SECONDS, compare_disk, compare_times, count_writes, saved_time
+from engine.disks.writes import Writes
 from engine.domxml.disks import Disk
 from engine.image.qcow2 import Qcow2Header
 
@@ -143,6 +144,36 @@ def test_disk_may_be_a_little_newer_than_an_image_of_virsh(later: int) -> None:
     assert compare_times(THEN, replace(NOW, mtime_ns=THEN + QEMU_ENDS_SECONDS * SECOND + 1))
 
 
+WRITES = Writes(sectors=100, device="253:4", sequence=9, boot_id="b")
+BLOCK = replace(NOW, kind="block", writes=WRITES)
+
+
+@pytest.mark.parametrize(
+    ("noted", "written"),
+    [
+        ({}, 0),
+        ({"sectors": 93}, 7),
+        ({"sectors": 101}, None),
+        ({"sectors": "93"}, None),
+        ({"device": "253:5"}, None),
+        ({"sequence": 8}, None),
+        ({"sequence": None}, None),
+        ({"boot_id": "c"}, None),
+    ],
+)
+def test_writes_to_a_block_device_count_from_the_save_on(noted: dict[str, Any], written: int | None) -> None:
+    """Of another device, or after another boot, they say nothing."""
+    saved = {**SAVED, "type": "block", "writes": {**asdict(WRITES), **noted}}
+    device = replace(DISK, type="block")
+
+    assert count_writes(saved, BLOCK) == written
+    assert compare_disk(saved, device, BLOCK) == (
+        [f"was written since ({written} sectors)"] if written else []
+    )
+    assert count_writes(saved, replace(BLOCK, writes=None)) is None
+    assert count_writes({**saved, "writes": None}, BLOCK) is None
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
@@ -150,9 +181,8 @@ JSON = st.recursive(
 )
 
 
-@given(st.dictionaries(st.sampled_from([*SAVED_QCOW2]), JSON), st.booleans())
+@given(st.dictionaries(st.sampled_from([*SAVED_QCOW2, "writes"]), JSON), st.booleans())
 def test_any_entry_is_compared_or_passed_over(saved: dict[str, Any], is_qcow2: bool) -> None:
     """A manifest may come from anywhere: nothing but sentences comes out."""
-    now = QCOW2 if is_qcow2 else NOW
-
-    assert all(isinstance(reason, str) for reason in compare_disk(saved, DISK, now))
+    for now in (QCOW2 if is_qcow2 else NOW, BLOCK):
+        assert all(isinstance(reason, str) for reason in compare_disk(saved, DISK, now))

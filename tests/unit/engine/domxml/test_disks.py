@@ -40,7 +40,7 @@ def test_disks_keep_their_order_and_block_devices_their_path() -> None:
 def test_drive_without_medium_is_empty_and_a_network_disk_is_not() -> None:
     """Neither has a path, yet the one has no data and the other has some elsewhere."""
     drive, disk = read(
-        "<disk type='file' device='cdrom'><target dev='hda'/></disk>",
+        "<disk type='file' device='cdrom'><target dev='sda'/></disk>",
         "<disk type='network'><source protocol='rbd' name='pool/a'/><target dev='vda'/></disk>",
     )
 
