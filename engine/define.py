@@ -132,9 +132,7 @@ def _check_arguments(wish: XmlWish, flags: SaveFlags) -> None:
     if flags & ~(SaveFlags.BYPASS_CACHE | SaveFlags.RUNNING | SaveFlags.PAUSED):
         raise InvalidArgumentError("flags", f"unsupported: {flags!r}", "BYPASS_CACHE, RUNNING or PAUSED")
     if wish == XmlWish() and not flags & (SaveFlags.RUNNING | SaveFlags.PAUSED):
-        raise InvalidArgumentError(
-            "image", "nothing to change", "new XML, rules, --running or --paused"
-        )
+        raise InvalidArgumentError("image", "nothing to change", "new XML, rules, --running or --paused")
 
 
 def _plan_xml(old: OpenImage, wish: XmlWish) -> XmlPlan:

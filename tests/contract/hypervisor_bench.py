@@ -87,7 +87,7 @@ class Bench:
 
     def events(self, uuid: str, wanted: list[str], since: float) -> list[str]:
         """Return what the guest's CPUs did after `since`, as soon as it is what is wanted."""
-        deadline = time.monotonic() + 2
+        deadline = time.monotonic() + PATIENCE
         while True:
             seen = [what for at, what in self._hypervisor.pauses(uuid) if at >= since]
             if seen == wanted or time.monotonic() > deadline:
@@ -103,9 +103,29 @@ class Bench:
                 return state
             time.sleep(0.02)
 
-    def now(self) -> float:
-        """Return time.monotonic()."""
+    def now(self, uuid: str) -> float:
+        """Return time.monotonic() once all is told of what the guest's CPUs did before.
+
+        Events may come later than the answer to the call that they are about.
+        """
+        deadline = time.monotonic() + PATIENCE
+        while not self._has_told_all(uuid) and time.monotonic() < deadline:
+            time.sleep(0.01)
         return time.monotonic()
+
+    def _has_told_all(self, uuid: str) -> bool:
+        """Tell whether the last events explain the domain's state."""
+        state = self._hypervisor.find_domain(uuid).state
+        told = [what for _, what in self._hypervisor.pauses(uuid)]
+        if not told:
+            return True
+        if state != "running":
+            return told[-1] == {"shut off": "stopped", "paused": "paused"}.get(state)
+        last_stop = len(told) - 1 - told[::-1].index("stopped") if "stopped" in told else None
+        of_run = told if last_stop is None else told[last_stop + 1 :]
+        # A start tells of both, in either order.
+        is_whole = last_stop is None or {"started", "resumed"} <= set(of_run)
+        return is_whole and of_run[-1] in {"started", "resumed"}
 
     def begin_save(self, uuid: str, dxml: str | None = None, flags: int = 0) -> None:
         """Call save into a stream; return when the hypervisor has opened it."""

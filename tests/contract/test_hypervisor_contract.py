@@ -86,7 +86,7 @@ def test_shut_off_domain_refuses_what_needs_a_guest(lab: Lab, guest: Domain) -> 
 
 def test_pause_by_a_person_is_known_as_one(lab: Lab, guest: Domain) -> None:
     """Unlike the pauses of operations."""
-    since = lab.bench.now()
+    since = lab.bench.now(guest.uuid)
     lab.suspend(guest)
     found = now(lab, guest)
     lab.suspend(guest)

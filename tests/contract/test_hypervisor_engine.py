@@ -204,7 +204,7 @@ def test_engine_refuses_before_the_guest_is_touched(lab: Lab, guest: Domain) -> 
     """A taken name, a job of somebody else, a guest that runs already."""
     taken = new_file(lab)
     lab.bench.engine("checkpoint", guest.name, taken)
-    since = lab.bench.now()
+    since = lab.bench.now(guest.uuid)
     with pytest.raises(TargetExistsError):
         lab.bench.engine("save", guest.name, taken)
     with pytest.raises(WrongStateError):

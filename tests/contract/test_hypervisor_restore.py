@@ -23,7 +23,7 @@ START_PAUSED = 1
 def test_start_and_its_events(lab: Lab, guest: Domain) -> None:
     """A start gives another run; what libvirt tells comes in libvirt's order."""
     save_to_file(lab, guest)
-    since = lab.bench.now()
+    since = lab.bench.now(guest.uuid)
 
     lab.bench.hypervisor("start", guest.uuid, 0)
 
@@ -35,7 +35,7 @@ def test_start_and_its_events(lab: Lab, guest: Domain) -> None:
 def test_paused_start_waits(lab: Lab, guest: Domain) -> None:
     """PAUSED: the pause counts as a person's after a boot, not with a managed save; a resume ends it."""
     lab.bench.hypervisor("managed_save", guest.uuid, 0)
-    since = lab.bench.now()
+    since = lab.bench.now(guest.uuid)
     for is_boot in (False, True):
         lab.bench.hypervisor("start", guest.uuid, START_PAUSED)
 
@@ -45,7 +45,7 @@ def test_paused_start_waits(lab: Lab, guest: Domain) -> None:
         lab.bench.hypervisor("resume", guest.uuid)
         lab.wait_counting(guest)
         save_to_file(lab, guest)
-        since = lab.bench.now()
+        since = lab.bench.now(guest.uuid)
 
 
 @pytest.mark.parametrize("flags", [0, BYPASS_CACHE])
@@ -66,7 +66,7 @@ def test_plain_file_is_a_whole_image(lab: Lab, guest: Domain, flags: int) -> Non
 def test_restore_visits_twice(lab: Lab, guest: Domain) -> None:
     """The head at the first look; all of it at the second; then the guest counts on from where it was."""
     image = save_to_file(lab, guest)
-    before, since = lab.counter(guest), lab.bench.now()
+    before, since = lab.counter(guest), lab.bench.now(guest.uuid)
 
     lab.bench.feed(image)
 
@@ -81,7 +81,7 @@ def test_restore_visits_twice(lab: Lab, guest: Domain) -> None:
 def test_restore_of_a_stream_that_ends_early(lab: Lab, guest: Domain) -> None:
     """The half guest is taken down again; libvirt has told of none."""
     image = save_to_file(lab, guest)
-    since = lab.bench.now()
+    since = lab.bench.now(guest.uuid)
 
     with pytest.raises(EngineError) as caught:
         lab.bench.feed(image, cut=600_000)
@@ -95,7 +95,7 @@ def test_restore_of_a_stream_that_ends_early(lab: Lab, guest: Domain) -> None:
 def test_restored_guest_is_as_it_was_or_as_asked(lab: Lab, guest: Domain, flags: int, state: str) -> None:
     """was_running says, the flags overrule it; such a pause is nobody's."""
     image = save_to_file(lab, guest)
-    since = lab.bench.now()
+    since = lab.bench.now(guest.uuid)
 
     lab.bench.hypervisor("restore", image, None, flags)
 
@@ -166,7 +166,7 @@ def test_transient_domain_goes_with_its_guest(lab: Lab, new_guest: Callable[...,
 
 def test_managed_save_is_taken_up_by_the_next_start(lab: Lab, guest: Domain) -> None:
     """The image lies where the hypervisor keeps such, and goes when it was used."""
-    before, since = lab.counter(guest), lab.bench.now()
+    before, since = lab.counter(guest), lab.bench.now(guest.uuid)
     path = lab.managed / f"{guest.name}.save"
 
     lab.bench.hypervisor("managed_save", guest.uuid, BYPASS_CACHE)
@@ -218,7 +218,7 @@ def test_managed_image_can_be_thrown_away(lab: Lab, guest: Domain) -> None:
 
     lab.bench.hypervisor("start", guest.uuid, 0)
     lab.bench.hypervisor("managed_save", guest.uuid, 0)
-    since = lab.bench.now()
+    since = lab.bench.now(guest.uuid)
     lab.bench.hypervisor("start", guest.uuid, FORCE_BOOT)
     assert not now(lab, guest).has_managed_save
     assert lab.bench.events(guest.uuid, ["resumed", "started"], since) == ["resumed", "started"]
@@ -237,7 +237,7 @@ def test_damaged_managed_image(lab: Lab, guest: Domain) -> None:
     assert (found.state, found.has_managed_save) == ("shut off", True)
 
     lab.bench.damage(path, garbage=True)
-    since = lab.bench.now()
+    since = lab.bench.now(guest.uuid)
     lab.bench.hypervisor("start", guest.uuid, 0)
     found = now(lab, guest)
     assert (found.state, found.has_managed_save) == ("running", False)

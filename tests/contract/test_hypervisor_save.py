@@ -24,7 +24,7 @@ RUNNING = 2
 
 def test_save_visits_twice_and_waits_at_the_gate(lab: Lab, guest: Domain) -> None:
     """First all of the image, marked partial; then the header again, complete; only then the guest goes."""
-    image, since = new_file(lab), lab.bench.now()
+    image, since = new_file(lab), lab.bench.now(guest.uuid)
 
     lab.bench.begin_save(guest.uuid)
     between = now(lab, guest)
@@ -51,7 +51,7 @@ def test_save_visits_twice_and_waits_at_the_gate(lab: Lab, guest: Domain) -> Non
 
 def test_left_gate_puts_the_guest_back(lab: Lab, guest: Domain) -> None:
     """EPIPE at the second visit: 38, and the very same guest runs."""
-    since = lab.bench.now()
+    since = lab.bench.now(guest.uuid)
     lab.bench.begin_save(guest.uuid)
     lab.bench.drain()
 
@@ -91,7 +91,7 @@ def test_lost_path_puts_the_guest_back(lab: Lab, guest: Domain) -> None:
 def test_path_that_cannot_be_opened(lab: Lab, guest: Domain, *, is_missing: bool) -> None:
     """ENOENT, EISDIR: 38; the guest was paused for nothing and runs again."""
     folder = lab.bench.make_folder()
-    since = lab.bench.now()
+    since = lab.bench.now(guest.uuid)
 
     with pytest.raises(StorageError) as caught:
         lab.bench.hypervisor("save", guest.uuid, str(folder / "no/image" if is_missing else folder), None, 0)
@@ -105,7 +105,7 @@ def test_paused_guest_stays_paused_after_a_failed_save(lab: Lab, guest: Domain) 
     """Its header says that it did not run; there is no event, and its pause is a person's as before."""
     lab.suspend(guest)
     paused = now(lab, guest)
-    since = lab.bench.now()
+    since = lab.bench.now(guest.uuid)
     lab.bench.begin_save(guest.uuid)
     streamed = lab.bench.drain()
 
@@ -135,7 +135,7 @@ def test_flags_decide_what_a_failed_save_leaves(lab: Lab, guest: Domain) -> None
 @pytest.mark.parametrize("flags", [RUNNING | PAUSED, 64])
 def test_impossible_flags(lab: Lab, guest: Domain, flags: int) -> None:
     """8, before the guest is touched."""
-    since = lab.bench.now()
+    since = lab.bench.now(guest.uuid)
 
     with pytest.raises(InvalidArgumentError) as caught:
         lab.bench.hypervisor("save", guest.uuid, new_file(lab), None, flags)
@@ -181,7 +181,7 @@ def test_dxml_goes_into_the_image(lab: Lab, guest: Domain) -> None:
 
 def test_checkpoint_leaves_the_guest_running(lab: Lab, guest: Domain) -> None:
     """It runs while memory is copied, is paused for the end, and runs on; the image is a save image."""
-    image, since = new_file(lab), lab.bench.now()
+    image, since = new_file(lab), lab.bench.now(guest.uuid)
     lab.bench.hypervisor("set_max_downtime", guest.uuid, 0.3)
     lab.bench.begin_checkpoint(guest.uuid)
     between = now(lab, guest)
@@ -222,7 +222,7 @@ def test_checkpoint_needs_a_memory_file(lab: Lab, guest: Domain) -> None:
 
 def test_core_dump(lab: Lab, guest: Domain) -> None:
     """The guest stands meanwhile and goes on, unless it is to end."""
-    target, since = new_file(lab), lab.bench.now()
+    target, since = new_file(lab), lab.bench.now(guest.uuid)
 
     lab.bench.hypervisor("core_dump", guest.uuid, target, 0, 0)
 
