@@ -112,12 +112,12 @@ def test_rules_that_are_none_are_refused_before_anything(
 ) -> None:
     """10, with the rule and the key; as 2 where a dxml is given, too."""
     bad = tmp_path / "bad.toml"
-    bad.write_text("[[disk]]\nsorce = 1\n")
+    bad.write_text("[[disk]]\nplace = 1\n")
 
     done = fleet.run("save", steady_guest.name, "--host", "alpha", "--rewrite", bad)
     both = fleet.run("save", steady_guest.name, "--host", "alpha", "--rewrite", bad, "--dxml", bad)
 
     assert done.returncode == 10
-    assert "sorce" in done.stderr
+    assert "place" in done.stderr
     assert both.returncode == 2
     assert steady_guest.state() == "running"

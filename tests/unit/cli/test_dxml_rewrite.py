@@ -199,7 +199,7 @@ def test_too_large_and_no_text(tmp_path: Path, rules: Path, capsys: pytest.Captu
         assert sentence in capsys.readouterr().err
     (tmp_path / "a.xml").write_text(XML)
     assert run(tmp_path / "a.xml", "--rules", tmp_path / "large.toml") == 10
-    assert "1048577 bytes of rules, want at most 1048576" in capsys.readouterr().err
+    assert "large.toml: too large for rules, want at most 1048576 bytes" in capsys.readouterr().err
 
 
 def test_help_ends_with_examples(capsys: pytest.CaptureFixture[str]) -> None:
