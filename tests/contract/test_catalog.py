@@ -1,7 +1,7 @@
-"""What every database that holds a catalog must do; SQLite so far, PostgreSQL by one more URL."""
+"""What every database that holds a catalog must do: SQLite and PostgreSQL."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,19 +22,6 @@ from tasks.host_event import EventKind, HostEvent
 from tasks.states import JobState
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    """Give the URL of an empty database."""
-    return f"sqlite:///{tmp_path}/catalog.sqlite"
-
-
-@pytest.fixture
-def catalog(url: str) -> Iterator[Catalog]:
-    """Give an empty catalog."""
-    with open_catalog(url) as opened:
-        yield opened
 
 
 def add_job(
@@ -153,10 +140,10 @@ def test_story_told_once_in_order(catalog: Catalog) -> None:
 @settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(order=st.permutations(STORY), again=st.lists(st.sampled_from(STORY), max_size=5))
 def test_story_told_in_any_order_and_repeated(
-    tmp_path_factory: pytest.TempPathFactory, order: list[HostEvent], again: list[HostEvent]
+    new_url: Callable[[], str], order: list[HostEvent], again: list[HostEvent]
 ) -> None:
     """The end is the same; what is told again changes nothing."""
-    with open_catalog(f"sqlite:///{tmp_path_factory.mktemp('c')}/c.sqlite") as catalog:
+    with open_catalog(new_url()) as catalog:
         add_job(catalog)
         apply(catalog, *order)
         check_end_of_story(catalog)
