@@ -28,6 +28,7 @@ _COMMANDS: Final = {
     "points": "cli.points:points",
     "image": "cli.image:image",
     "worker": "cli.worker:worker",
+    "scheduler": "cli.scheduler:scheduler",
     "doctor": "cli.doctor:doctor",
     "demo": "cli.demo.command:demo",
 }

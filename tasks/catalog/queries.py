@@ -69,11 +69,14 @@ def list_jobs(
 
 
 def list_job_events(catalog: Catalog, job_id: str, *, limit: int = LIMIT_DEFAULT) -> list[EventView]:
-    """Return what the host said about the job, oldest first."""
+    """Return what its hosts said about the job, and what the control side decided, oldest first."""
     query = select(models.JobEvent).where(models.JobEvent.job_id == job_id)
     with catalog.read() as session:
         return [
-            EventView.of(row) for row in session.scalars(query.order_by(models.JobEvent.seq).limit(limit))
+            EventView.of(row)
+            for row in session.scalars(
+                query.order_by(models.JobEvent.attempt, models.JobEvent.at, models.JobEvent.seq).limit(limit)
+            )
         ]
 
 
