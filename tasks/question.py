@@ -69,14 +69,15 @@ def parse_question(text: bytes, *, host: str, now: datetime) -> Question:
     if len(text) > _SIZE_MAX:
         raise RefusedJobError("question", f"{len(text)} bytes", f"at most {_SIZE_MAX}")
     try:
-        question = Question(**json.loads(text))
+        question = Question(**json.loads(text.decode()))
         expires_at = datetime.fromisoformat(question.expires_at)
         is_expired = expires_at <= now
     except (ValueError, TypeError, RecursionError) as error:
         raise RefusedJobError("question", f"no question: {error}", "one JSON object") from error
     values: tuple[Any, Any] = (question.job_id, question.attempt)
     kinds = tuple(type(value) for value in values)
-    if question.v != QUESTION_VERSION or kinds != (str, int) or not is_host_name(question.host):
+    is_right = kinds == (str, int) and question.job_id and question.attempt > 0
+    if question.v != QUESTION_VERSION or not is_right or not is_host_name(question.host):
         raise RefusedJobError("question", "a field is of the wrong kind", f"version {QUESTION_VERSION}")
     if question.host != host:
         raise RefusedJobError("host", repr(question.host), repr(host), reason="wrong_host")

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,44 +14,12 @@ from hypothesis import strategies as st
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
-from tasks.catalog import Catalog, JobView, migrate, models, open_catalog, queries
-from tasks.catalog.apply import apply_event
+from tasks.catalog import Catalog, migrate, models, open_catalog, queries
 from tasks.catalog.database import create_database_engine
 from tasks.errors import BrokerError, ConfigError
 from tasks.host_event import EventKind, HostEvent
 from tasks.states import JobState
-
-T0 = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-def add_job(
-    catalog: Catalog, job_id: str = "j1", *, target: str = "web-1", host: str = "alpha", **more: Any
-) -> None:
-    """Add a queued save."""
-    values: dict[str, Any] = {
-        "op": "save", "domain": "web-1", "params": {}, "state": str(JobState.QUEUED), "created_at": T0,
-    }  # fmt: skip
-    with catalog.write() as session:
-        session.add(models.Job(id=job_id, host=host, target=target, **(values | more)))
-
-
-def apply(catalog: Catalog, *events: HostEvent, host: str = "alpha") -> list[bool]:
-    """Apply events, each in a transaction of its own."""
-    changed = []
-    for event in events:
-        with catalog.write() as session:
-            changed.append(apply_event(session, host, event))
-    return changed
-
-
-def event(
-    seq: int, kind: EventKind, body: dict[str, Any], *, job_id: str = "j1", host: str = "alpha"
-) -> HostEvent:
-    """Return an event, a second after the one before."""
-    return HostEvent(
-        host=host, kind=kind, at=T0 + timedelta(seconds=seq), body=body, job_id=job_id, attempt=1, seq=seq
-    )
-
+from tests.contract.catalog_scene import T0, add_job, apply, event, inventory, one
 
 RESULT = {
     "domain": "web-1",
@@ -70,13 +38,6 @@ STORY = [
     event(10, EventKind.STATE, {"state": "committing", "reason": None}),
     event(11, EventKind.STATE, {"state": "succeeded", "reason": None, "result": RESULT}),
 ]
-
-
-def one(catalog: Catalog, job_id: str = "j1") -> JobView:
-    """Return a job that must be there."""
-    job = queries.find_job(catalog, job_id)
-    assert job is not None
-    return job
 
 
 def check_end_of_story(catalog: Catalog) -> None:
@@ -182,19 +143,6 @@ def test_two_unfinished_jobs_cannot_share_a_domain(catalog: Catalog) -> None:
     add_job(catalog, "j4", target="web-2")
     apply(catalog, event(1, EventKind.STATE, {"state": "failed", "reason": "x"}))
     add_job(catalog, "j5")
-
-
-def inventory(seconds: int, domains: list[str] | None, **facts: Any) -> HostEvent:
-    """Return an inventory with these domains."""
-    listed = domains and [
-        {
-            "uuid": f"u-{name}", "name": name, "state": "running", "memory_bytes": 2**33,
-            "persistent": True, "has_managed_save": False, "tags": ["prod"],
-        }
-        for name in domains
-    ]  # fmt: skip
-    body = {"facts": facts, "domains": listed}
-    return HostEvent(host="alpha", kind=EventKind.INVENTORY, at=T0 + timedelta(seconds=seconds), body=body)
 
 
 def test_inventory_replaces_the_one_before(catalog: Catalog) -> None:
