@@ -27,6 +27,7 @@ _COMMANDS: Final = {
     "domains": "cli.domains:domains",
     "points": "cli.points:points",
     "image": "cli.image:image",
+    "catalog": "cli.catalog:catalog",
     "worker": "cli.worker:worker",
     "scheduler": "cli.scheduler:scheduler",
     "doctor": "cli.doctor:doctor",

@@ -52,6 +52,7 @@ class EventSender(threading.Thread):
         self._inventory: HostEvent | None = None
         #: The last inventory that was sent with a list of domains.
         self._domains_sent: HostEvent | None = None
+        self._repeats_domains = False
         self._inventory_lock = threading.Lock()
 
     def publish_inventory(self, event: HostEvent) -> None:
@@ -124,6 +125,9 @@ class EventSender(threading.Thread):
             self._append([event.to_json() for event in unknown])
             for _ in unknown:
                 self._unknown.popleft()
+        if self._repeats_domains and self._domains_sent is not None:
+            self._append([self._domains_sent.to_json()])
+        self._repeats_domains = False
         if inventory is not None:
             self._send_inventory(inventory)
 
@@ -142,9 +146,7 @@ class EventSender(threading.Thread):
             return
         count = self._journal.tell_all_again(since=datetime.now(UTC) - _RETELL)
         _log.info("event stream begins anew", stream=self._stream, told_again=count)
-        with self._inventory_lock:
-            if self._inventory is None:
-                self._inventory = self._domains_sent
+        self._repeats_domains = True
         self._journal.has_news.set()
         self._add(bodies, makes_stream=True)
 

@@ -23,12 +23,12 @@ _DEBIAN: Final = Path("/usr/lib/postgresql")
 _ROLE: Final = "fleetsave"
 _START_SECONDS: Final = 30.0
 _STOP_SECONDS: Final = 20.0
-#: What a test's database need not have: data that outlives the machine, and doors.
+#: What a test's database need not have: doors, and data that outlives the machine. The server's own death it
+#: outlives: what was committed has been written.
 _OPTIONS: Final = {
     "listen_addresses": "",
     "fsync": "off",
     "full_page_writes": "off",
-    "synchronous_commit": "off",
     "max_connections": "200",
     "shared_buffers": "128MB",
     "max_wal_size": "1GB",

@@ -46,6 +46,21 @@ def migrate(url: str) -> None:
         engine.dispose()
 
 
+def find_revision(url: str) -> str | None:
+    """Return the last migration that the database has seen; None: none at all.
+
+    Raises:
+        ConfigError: no URL of a database that can be used.
+        BrokerError: the database cannot be reached.
+    """
+    engine = create_database_engine(url)
+    try:
+        with unreachable_named(), engine.connect() as connection:
+            return _revision(connection)
+    finally:
+        engine.dispose()
+
+
 def _revision(connection: Connection) -> str | None:
     """Return the last migration that the database has seen."""
     return MigrationContext.configure(connection).get_current_revision()

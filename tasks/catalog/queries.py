@@ -35,6 +35,13 @@ def find_jobs(catalog: Catalog, job_ids: Collection[str]) -> list[JobView]:
     return views
 
 
+def find_jobs_beginning(catalog: Catalog, beginning: str, *, limit: int = 2) -> list[JobView]:
+    """Return jobs whose ids begin so: by default as many as tell whether there is exactly one."""
+    query = select(models.Job).where(models.Job.id.startswith(beginning, autoescape=True)).limit(limit)
+    with catalog.read() as session:
+        return [JobView.of(row) for row in session.scalars(query)]
+
+
 def list_jobs(
     catalog: Catalog,
     *,
