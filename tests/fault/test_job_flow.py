@@ -28,7 +28,7 @@ from tasks.journal import Journal
 from tasks.states import FINAL, JobState
 
 HOSTS = ("alpha", "beta")
-DOMAINS = tuple(str(UUID(int=number)) for number in range(1, 4))
+DOMAINS = tuple(str(UUID(int=number)) for number in range(1, 3))
 LIMITS = Limits()
 _PASSES_MAX = 60
 
@@ -36,10 +36,11 @@ _PASSES_MAX = 60
 class HostSide:
     """One host: its journal, the queue that leads to it, the stream that leads from it."""
 
-    def __init__(self, name: str, folder: Path) -> None:
+    def __init__(self, name: str, folder: Path, now: Callable[[], datetime]) -> None:
         self.name = name
+        self.now = now
         self.path = folder / f"{name}.sqlite"
-        self.journal = Journal(self.path, host=name)
+        self.journal = Journal(self.path, host=name, now=now)
         #: Doorbells (envelopes) and questions (job id, attempt).
         self.queue: deque[Envelope | tuple[str, int]] = deque()
         self.stream: deque[HostEvent] = deque()
@@ -48,7 +49,7 @@ class HostSide:
     def restart(self) -> None:
         """Open the journal as a new worker does, and close what had begun: its engine died too."""
         self.journal.close()
-        self.journal = Journal(self.path, host=self.name)
+        self.journal = Journal(self.path, host=self.name, now=self.now)
         self.is_up = True
         for entry in self.journal.list_unfinished():
             self.journal.record_state(entry.job_id, JobState.LOST, reason="nobody lived to say")
@@ -81,8 +82,8 @@ class JobFlow(RuleBasedStateMachine):
         super().__init__()
         self.folder = Path(tempfile.mkdtemp())
         self.catalog = open_catalog(f"sqlite:///{self.folder}/c.sqlite")
-        self.hosts = {name: HostSide(name, self.folder) for name in HOSTS}
         self.now = datetime(2026, 1, 1, tzinfo=UTC)
+        self.hosts = {name: HostSide(name, self.folder, lambda: self.now) for name in HOSTS}
         self.places = dict.fromkeys(DOMAINS, "alpha")
         self.count = 0
         #: Job id -> attempt -> hosts that claimed it.
@@ -168,6 +169,12 @@ class JobFlow(RuleBasedStateMachine):
         """Redis delivers one again, later, in another order."""
         queue = self.pick(data, lambda side: side.queue).queue
         queue.append(queue[data.draw(st.integers(0, len(queue) - 1))])
+
+    @precondition(any_host(lambda side: len(side.queue) > 1))
+    @rule(data=st.data())
+    def delay_message(self, data: st.DataObject) -> None:
+        """The first is heard after all others."""
+        self.pick(data, lambda side: len(side.queue) > 1).queue.rotate(-1)
 
     @precondition(any_host(lambda side: side.stream))
     @rule(data=st.data())
@@ -321,6 +328,14 @@ class JobFlow(RuleBasedStateMachine):
                 assert row is not None
                 close_job(session, row, JobState.LOST, reason, now=self.now)
 
+    @rule()
+    def look(self) -> None:
+        """Let the scheduler know the newest of everything, and act on it."""
+        self.report_inventory()
+        for name in HOSTS:
+            self.apply_all(name)
+        self.reconcile()
+
     # What is always so.
 
     @invariant()
@@ -375,10 +390,24 @@ class JobFlow(RuleBasedStateMachine):
             assert len(known) <= 1, known
             for name, entry in known.items():
                 assert (name, entry.attempt, entry.state) == (job.host, job.attempt, job.state)
+                assert self.told(name, job) == self.known(job)
             if not known:
                 assert job.state is JobState.CANCELLED, (job.job_id, job.state)
         saved = {f"/s/{job.job_id}" for job in self.list_jobs() if job.state is JobState.SUCCEEDED}
         assert {point.path for point in queries.list_restore_points(self.catalog)} == saved
+
+    def told(self, host: str, job: JobView) -> list[int | None]:
+        """Return the numbers of all that the host has journaled about a job."""
+        journal = self.hosts[host].journal
+        journal.tell_again(job.job_id, job.attempt)
+        entries = journal.list_unsent(1000)
+        journal.mark_sent([entry.number for entry in entries])
+        return [parse_event(entry.body).seq for entry in entries]
+
+    def known(self, job: JobView) -> list[int]:
+        """Return the numbers of all that the catalog has heard of it."""
+        events = queries.list_job_events(self.catalog, job.job_id)
+        return sorted(event.seq for event in events if event.attempt == job.attempt and event.seq > 0)
 
     # Parts of the above.
 
