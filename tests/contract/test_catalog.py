@@ -29,14 +29,14 @@ RESULT = {
     "checksum": {"algorithm": "blake3", "value": "ab"},
 }
 STORY = [
-    event(1, EventKind.STATE, {"state": "running", "reason": None}),
-    event(2, EventKind.STEP, {"step": "preflight"}),
-    event(3, EventKind.GUEST, {"state": "paused"}),
+    event(1, EventKind.STATE, {"state": "running", "reason": None}, after_seq=0),
+    event(2, EventKind.STEP, {"step": "preflight"}, after_seq=1),
+    event(3, EventKind.GUEST, {"state": "paused"}, after_seq=2),
     event(5, EventKind.PROGRESS, {"bytes": 10, "total": 100}),
-    event(6, EventKind.STEP, {"step": "stream"}),
+    event(6, EventKind.STEP, {"step": "stream"}, after_seq=3),
     event(9, EventKind.PROGRESS, {"bytes": 90, "total": 100}),
-    event(10, EventKind.STATE, {"state": "committing", "reason": None}),
-    event(11, EventKind.STATE, {"state": "succeeded", "reason": None, "result": RESULT}),
+    event(10, EventKind.STATE, {"state": "committing", "reason": None}, after_seq=6),
+    event(11, EventKind.STATE, {"state": "succeeded", "reason": None, "result": RESULT}, after_seq=10),
 ]
 
 
@@ -54,6 +54,10 @@ def check_end_of_story(catalog: Catalog) -> None:
     events = queries.list_job_events(catalog, "j1")
     assert [e.seq for e in events] == [1, 2, 3, 6, 10, 11]
     assert events[0].at == T0 + timedelta(seconds=1)
+    with catalog.read() as session:
+        row = session.get(models.Job, "j1")
+        assert row is not None
+        assert row.gaps == 0
     [point] = queries.list_restore_points(catalog)
     assert (point.size_bytes, point.manifest_path) == (2**40, "/store/u-1/point/manifest.json")
     with catalog.read() as session:
