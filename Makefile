@@ -11,10 +11,10 @@ N := 200
 .DEFAULT_GOAL := help
 # One after the other, whatever -j says: the tests have to come last, and they need the machine for themselves.
 .NOTPARALLEL:
-.PHONY: help setup demo test fuzz faults soak pause bench-dxml check lint types contracts lock clean
+.PHONY: help setup demo test fuzz faults soak pause bench-dxml catalog-scale check lint types contracts lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install what is missing: system packages, guest kernel, Python environment
 	@.ci/setup
@@ -39,6 +39,9 @@ pause: setup ## measure for how long a checkpoint stops a guest with 1 GiB of me
 
 bench-dxml: setup ## measure the comparison of domain XMLs with 1,000 disks and 1,000 network cards
 	@$(BIN)/python -m benchmarks.dxml_compare $(ARGS)
+
+catalog-scale: setup ## measure the catalog with a million jobs on PostgreSQL
+	@$(BIN)/python benchmarks/catalog_scale.py $(ARGS)
 
 check: lint types contracts test ## run all that CI runs: lint, types, contracts, tests
 

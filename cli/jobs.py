@@ -149,10 +149,10 @@ def _find_job(control: Control, job_id: str) -> JobView:
     job = queries.find_job(control.catalog, job_id)
     if job is not None:
         return job
-    found = [job for job in queries.list_jobs(control.catalog) if job_id and job.job_id.startswith(job_id)]
+    found = queries.find_jobs_beginning(control.catalog, job_id) if job_id else []
     if len(found) == 1:
         return found[0]
-    what = f"{len(found)} jobs begin so" if found else "no such job"
+    what = "several jobs begin so" if found else "no such job"
     raise UsageError(f"job {job_id}", what, "the id of one job", "fleetsave jobs list shows them")
 
 

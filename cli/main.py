@@ -28,7 +28,9 @@ _COMMANDS: Final = {
     "points": "cli.points:points",
     "image": "cli.image:image",
     "dxml": "cli.dxml.group:dxml",
+    "catalog": "cli.catalog:catalog",
     "worker": "cli.worker:worker",
+    "scheduler": "cli.scheduler:scheduler",
     "doctor": "cli.doctor:doctor",
     "demo": "cli.demo.command:demo",
 }

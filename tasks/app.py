@@ -13,8 +13,9 @@ from kombu import Queue
 from tasks.broker import CONNECT_TIMEOUT_SECONDS, SOCKET_TIMEOUT_SECONDS, queue_name
 from tasks.config import Settings
 
-#: The one task; its name is part of the protocol between releases.
+#: Doorbell and question; their names are part of the protocol between releases.
 RUN_TASK: Final = "fleetsave.run"
+REPORT_TASK: Final = "fleetsave.report"
 
 #: The row waits in the catalog: whoever submits is told at once rather than kept waiting.
 _PUBLISH_RETRY: Final = {"max_retries": 3, "interval_start": 0, "interval_step": 0.3, "interval_max": 1.0}

@@ -94,6 +94,34 @@ class HostSettings(BaseModel):
         return tuple(dict.fromkeys((*self.allowed_roots, *([self.store] if self.store else []))))
 
 
+class SchedulerSettings(BaseModel):
+    """What a scheduler needs to know; the [scheduler] table of the control host."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    #: Tells this scheduler from others in logs and in the lease.
+    name: str = Field(default_factory=socket.gethostname, min_length=1, max_length=200)
+    metrics_address: str = "127.0.0.1"
+    #: 0 takes a free port and logs it.
+    metrics_port: int = Field(default=9473, ge=0, le=65535)
+    #: Seconds between two looks at what the hosts have said.
+    pass_seconds: float = Field(default=1.0, gt=0, le=60)
+    #: Seconds between two looks at jobs that do not get on.
+    reconcile_seconds: float = Field(default=10.0, gt=0, le=3600)
+    #: Seconds after which another scheduler leads if this one dies; several times pass_seconds.
+    lease_seconds: float = Field(default=15.0, gt=0, le=3600)
+    #: Seconds that a doorbell may go unheard.
+    ring_again_seconds: float = Field(default=120.0, gt=0, le=86400)
+    #: Seconds that a host may say nothing about a job that runs before it is asked.
+    silence_seconds: float = Field(default=120.0, gt=0, le=86400)
+    #: Seconds between two questions about one job.
+    ask_again_seconds: float = Field(default=60.0, gt=0, le=86400)
+    #: Seconds that a host may say nothing before it counts as down.
+    host_down_seconds: float = Field(default=180.0, gt=0, le=86400)
+    #: Hours that a host may say nothing before its jobs are given up as lost.
+    host_gone_hours: float = Field(default=24.0, gt=0, le=24 * 365)
+
+
 def default_managed_save_dir(uri: str) -> Path | None:
     """Return where libvirt keeps managed save images; None where that is unknown or not ours to read.
 
@@ -120,6 +148,7 @@ class Settings(BaseSettings):
     #: SQLAlchemy URL of the catalog; only the control side opens it.
     catalog_url: str = "sqlite:////var/lib/fleetsave/catalog.sqlite"
     host: HostSettings = Field(default_factory=HostSettings)
+    scheduler: SchedulerSettings = Field(default_factory=SchedulerSettings)
     #: Domain name -> tags, beside those in the domain's own metadata.
     tags: dict[str, tuple[str, ...]] = Field(default_factory=dict)
 

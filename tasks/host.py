@@ -23,6 +23,7 @@ from tasks.inventory import DescribeHost, Inventory, ListDomains
 from tasks.journal import Journal
 from tasks.leftovers import Leftovers
 from tasks.metrics import WorkerMetrics
+from tasks.question import parse_question
 from tasks.recovery import recover_jobs
 from tasks.sender import EventSender
 from tasks.supervisor import Supervisor
@@ -139,6 +140,20 @@ class HostWorker:
         self.metrics.doorbells.labels(result="claimed").inc()
         _log.info("job claimed", job_id=job.job_id, op=job.op, domain=job.domain, attempt=job.attempt)
         self._supervisor.run(job)
+
+    def answer_question(self, question: object, signature: object) -> None:
+        """Say again what is journaled about a job, or that nothing is; drop a question that is no good."""
+        del signature  # As for doorbells.
+        try:
+            text = question if isinstance(question, str) else ""
+            asked = parse_question(text.encode(errors="replace"), host=self._host, now=datetime.now(UTC))
+        except RefusedJobError as error:
+            _log.warning("question refused", reason=error.reason, error=str(error))
+            return
+        is_known = self._journal.tell_again(asked.job_id, asked.attempt)
+        _log.info("asked about a job", job_id=asked.job_id, attempt=asked.attempt, known=is_known)
+        if not is_known:
+            self._sender.publish_unknown(asked.job_id, asked.attempt)
 
     def _serve_metrics(self) -> None:
         """Serve /metrics."""

@@ -24,6 +24,8 @@ class EventKind(enum.StrEnum):
     PROGRESS = "progress"
     #: The guest was paused or resumed: {"state"}.
     GUEST = "guest"
+    #: The host was asked about an attempt of a job and does not know it; it will not claim it either: {}.
+    UNKNOWN = "unknown"
     #: What the host is, has and can run: {"facts", "domains", "capabilities"}; the last two null: as before.
     INVENTORY = "inventory"
 
@@ -37,11 +39,13 @@ class HostEvent:
     #: Aware, UTC.
     at: datetime
     body: dict[str, Any]
-    #: These three are None for an inventory, and only there.
+    #: These two are None for an inventory, and only there.
     job_id: str | None = None
     attempt: int | None = None
-    #: From 1, unique in the job.
+    #: From 1, unique in the job; None where nothing is journaled: for an inventory and an unknown job.
     seq: int | None = None
+    #: Number of the job's event before this one, progress apart; 0: there is none; None: not known.
+    after_seq: int | None = None
 
     def to_json(self) -> str:
         """Return the document that goes into the stream."""
@@ -77,9 +81,12 @@ def _check(event: HostEvent) -> None:
         raise ValueError(message)
     if event.kind is EventKind.INVENTORY:
         return
-    numbers = (event.attempt, event.seq)
+    numbers = (event.attempt, *(() if event.kind is EventKind.UNKNOWN else (event.seq,)))
     if not isinstance(event.job_id, str) or not all(type(number) is int and number > 0 for number in numbers):
         message = "job_id, attempt or seq is of the wrong kind"
+        raise ValueError(message)
+    if event.after_seq is not None and (type(event.after_seq) is not int or event.after_seq < 0):
+        message = "after_seq is of the wrong kind"
         raise ValueError(message)
     if event.kind is EventKind.STATE:
         JobState(str(event.body.get("state")))

@@ -49,6 +49,14 @@ CREATE TABLE events (
 ) STRICT;
 CREATE INDEX events_unsent ON events (number) WHERE sent = 0;
 """
+#: Attempts that this host has said it does not know, and so may not claim any more.
+_WITHDRAWN: Final = """
+CREATE TABLE IF NOT EXISTS withdrawn (
+    job_id TEXT PRIMARY KEY,
+    attempt INTEGER NOT NULL,
+    at TEXT NOT NULL
+) STRICT
+"""
 _BUSY_TIMEOUT_SECONDS: Final = 30.0
 
 
@@ -85,8 +93,10 @@ class Journal:
             raise
 
     def claim(self, envelope: Envelope) -> bool:
-        """Enter a job; False: it was entered before, and nothing may be done about it again."""
+        """Enter a job; False: it was entered before or disowned, and nothing may be done about it again."""
         with self._transaction() as cursor:
+            if _is_withdrawn(cursor, envelope.job_id, envelope.attempt):
+                return False
             cursor.execute(
                 "INSERT INTO jobs (job_id, attempt, op, domain, envelope, state, claimed_at)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
@@ -174,6 +184,38 @@ class Journal:
             )
             return [OutboxEntry(number=row["number"], body=row["body"]) for row in rows]
 
+    def tell_again(self, job_id: str, attempt: int) -> bool:
+        """Put all that was said about an attempt of a job into the outbox again.
+
+        Returns: False where the host does not know it; then it can never be claimed here any more.
+        """
+        with self._transaction() as cursor:
+            row = cursor.execute("SELECT attempt FROM jobs WHERE job_id = ?", (job_id,)).fetchone()
+            if row is not None and row["attempt"] >= attempt:
+                cursor.execute("UPDATE events SET sent = 0 WHERE job_id = ?", (job_id,))
+                self.has_news.set()
+                return True
+            cursor.execute(
+                "INSERT INTO withdrawn (job_id, attempt, at) VALUES (?, ?, ?)"
+                " ON CONFLICT (job_id) DO UPDATE"
+                " SET attempt = max(attempt, excluded.attempt), at = excluded.at",
+                (job_id, attempt, self._now().isoformat()),
+            )
+            return False
+
+    def tell_all_again(self, *, since: datetime) -> int:
+        """Put all that was said about jobs that have not ended before the moment into the outbox again.
+
+        For when what was sent may be lost before anybody read it. Returns: how many events.
+        """
+        with self._transaction() as cursor:
+            cursor.execute(
+                "UPDATE events SET sent = 0 WHERE sent = 1 AND job_id IN"
+                " (SELECT job_id FROM jobs WHERE finished_at IS NULL OR finished_at >= ?)",
+                (since.astimezone(UTC).isoformat(),),
+            )
+            return cursor.rowcount
+
     def mark_sent(self, numbers: list[int]) -> None:
         """Write down that these events are in the stream; progress is forgotten."""
         with self._transaction() as cursor:
@@ -193,7 +235,9 @@ class Journal:
                 " AND NOT EXISTS (SELECT 1 FROM events WHERE events.job_id = jobs.job_id AND sent = 0)",
                 (before.astimezone(UTC).isoformat(),),
             )
-            return cursor.rowcount
+            count = cursor.rowcount
+            cursor.execute("DELETE FROM withdrawn WHERE at < ?", (before.astimezone(UTC).isoformat(),))
+            return count
 
     def close(self) -> None:
         """Close the file."""
@@ -218,6 +262,7 @@ class Journal:
                 cursor.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             elif version != SCHEMA_VERSION:
                 raise StorageError(str(path), f"a journal of version {version}", f"version {SCHEMA_VERSION}")
+            cursor.execute(_WITHDRAWN)
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Cursor]:
@@ -258,6 +303,10 @@ class Journal:
         row = cursor.execute(
             "UPDATE jobs SET last_seq = last_seq + 1 WHERE job_id = ? RETURNING attempt, last_seq", (job_id,)
         ).fetchone()
+        before = cursor.execute(
+            "SELECT max(seq) AS seq FROM events WHERE job_id = ? AND kind != ?",
+            (job_id, str(EventKind.PROGRESS)),
+        ).fetchone()
         event = HostEvent(
             host=self._host,
             kind=kind,
@@ -266,6 +315,7 @@ class Journal:
             job_id=job_id,
             attempt=row["attempt"],
             seq=row["last_seq"],
+            after_seq=before["seq"] or 0,
         )
         cursor.execute(
             "INSERT INTO events (job_id, seq, kind, body) VALUES (?, ?, ?, ?)",
@@ -278,3 +328,9 @@ class Journal:
         """Write down how much of the engine's event file is taken over."""
         if read_offset is not None:
             cursor.execute("UPDATE jobs SET read_offset = ? WHERE job_id = ?", (read_offset, job_id))
+
+
+def _is_withdrawn(cursor: sqlite3.Cursor, job_id: str, attempt: int) -> bool:
+    """Tell whether the host has said that it does not know the attempt."""
+    query = "SELECT 1 FROM withdrawn WHERE job_id = ? AND attempt >= ?"
+    return cursor.execute(query, (job_id, attempt)).fetchone() is not None

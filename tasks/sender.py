@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import structlog
@@ -12,7 +15,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from tasks.broker import EVENT_FIELD, STREAM_LENGTH_MAX, stream_name
-from tasks.host_event import HostEvent
+from tasks.host_event import EventKind, HostEvent
 from tasks.journal import Journal
 
 #: Events in one round trip.
@@ -21,6 +24,10 @@ _BATCH_COUNT: Final = 500
 _IDLE_SECONDS: Final = 1.0
 #: Seconds before the next try while Redis does not answer: doubled each time up to the second.
 _RETRY_SECONDS: Final = (0.2, 5.0)
+#: Jobs that ended longer ago are not told again when the stream is lost: whoever misses them asks.
+_RETELL: Final = timedelta(days=1)
+#: Answers that wait at most; whoever asked asks again.
+_UNKNOWN_MAX: Final = 1000
 
 #: Parts of an inventory that are null where nothing has changed.
 _AT_LENGTH: Final = ("domains", "capabilities")
@@ -43,7 +50,12 @@ class EventSender(threading.Thread):
         self._redis = redis
         self._stream = stream_name(host)
         self._stopping = threading.Event()
+        self._host = host
+        self._unknown: deque[HostEvent] = deque(maxlen=_UNKNOWN_MAX)
         self._inventory: HostEvent | None = None
+        #: The last inventory that was sent with a list of domains.
+        self._domains_sent: HostEvent | None = None
+        self._repeats_domains = False
         self._inventory_lock = threading.Lock()
 
     def publish_inventory(self, event: HostEvent) -> None:
@@ -53,6 +65,16 @@ class EventSender(threading.Thread):
             waiting = self._inventory.body if self._inventory is not None else {}
             kept = {key: waiting.get(key) for key in _AT_LENGTH if event.body.get(key) is None}
             self._inventory = replace(event, body=event.body | kept)
+        self._journal.has_news.set()
+
+    def publish_unknown(self, job_id: str, attempt: int) -> None:
+        """Say that the host does not know an attempt of a job it was asked about."""
+        self._unknown.append(
+            HostEvent(
+                host=self._host, kind=EventKind.UNKNOWN, at=datetime.now(UTC), body={}, job_id=job_id,
+                attempt=attempt,
+            )
+        )  # fmt: skip
         self._journal.has_news.set()
 
     def run(self) -> None:
@@ -87,29 +109,58 @@ class EventSender(threading.Thread):
         self._redis.close()
 
     def _send_all(self, deadline: float | None = None) -> None:
-        """Send the inventory and the outbox until both are empty, or the time is over."""
+        """Send outbox, answers and inventory until all are empty, or the time is over.
+
+        In this order: an inventory never overtakes what was journaled before it was taken, so whoever reads
+        that a domain is gone has read what its last job did.
+        """
         self._journal.has_news.clear()
-        self._send_inventory()
+        with self._inventory_lock:
+            inventory = self._inventory
+        unknown = list(self._unknown)
         while batch := self._journal.list_unsent(_BATCH_COUNT):
-            with self._redis.pipeline(transaction=False) as pipeline:
-                for entry in batch:
-                    pipeline.xadd(
-                        self._stream, {EVENT_FIELD: entry.body}, maxlen=STREAM_LENGTH_MAX, approximate=True
-                    )
-                pipeline.execute()
+            self._append([entry.body for entry in batch])
             self._journal.mark_sent([entry.number for entry in batch])
             if deadline is not None and time.monotonic() > deadline:
                 return
+        if unknown:
+            self._append([event.to_json() for event in unknown])
+            for _ in unknown:
+                self._unknown.popleft()
+        if self._repeats_domains and self._domains_sent is not None:
+            self._append([self._domains_sent.to_json()])
+        self._repeats_domains = False
+        if inventory is not None:
+            self._send_inventory(inventory)
 
-    def _send_inventory(self) -> None:
-        """Send the inventory that waits, if one does."""
+    def _send_inventory(self, event: HostEvent) -> None:
+        """Send an inventory; one that came meanwhile waits for the next turn."""
+        self._append([event.to_json()])
         with self._inventory_lock:
-            event = self._inventory
-        if event is None:
-            return
-        self._redis.xadd(
-            self._stream, {EVENT_FIELD: event.to_json()}, maxlen=STREAM_LENGTH_MAX, approximate=True
-        )
-        with self._inventory_lock:
+            if event.body["domains"] is not None:
+                self._domains_sent = event
             if self._inventory is event:
                 self._inventory = None
+
+    def _append(self, bodies: Sequence[str]) -> None:
+        """Append entries to the stream; if it is not there, have all be said again that it may have held."""
+        if self._add(bodies, makes_stream=False):
+            return
+        count = self._journal.tell_all_again(since=datetime.now(UTC) - _RETELL)
+        _log.info("event stream begins anew", stream=self._stream, told_again=count)
+        self._repeats_domains = True
+        self._journal.has_news.set()
+        self._add(bodies, makes_stream=True)
+
+    def _add(self, bodies: Sequence[str], *, makes_stream: bool) -> bool:
+        """Append entries in one round trip; tell whether the stream was there."""
+        with self._redis.pipeline(transaction=False) as pipeline:
+            for body in bodies:
+                pipeline.xadd(
+                    self._stream,
+                    {EVENT_FIELD: body},
+                    maxlen=STREAM_LENGTH_MAX,
+                    approximate=True,
+                    nomkstream=not makes_stream,
+                )
+            return None not in pipeline.execute()

@@ -69,7 +69,7 @@ def run_worker(
 def _run_celery(settings: Settings, host: HostWorker) -> int:
     """Run Celery's worker in this thread until it is told to stop."""
     app = make_app(settings, answers=True)
-    register_jobs(app, host.answer_doorbell)
+    register_jobs(app, host.answer_doorbell, host.answer_question)
     _watch_polls(app, host.metrics.polled)
 
     def say_ready(**_: object) -> None:

@@ -1,4 +1,4 @@
-"""Fixtures that every kind of test may use: a fleet on this machine, guests on it, a Redis server.
+"""Fixtures that every kind of test may use: a fleet on this machine, guests on it, Redis and PostgreSQL.
 
 They skip nothing: without root or without the guest kernel a test that asks for them fails and says why.
 """
@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 from hypothesis import HealthCheck, settings
 
-from cli.sandbox import Guest, GuestSpec, Host, RedisServer, Sandbox
+from cli.sandbox import Guest, GuestSpec, Host, PostgresServer, RedisServer, Sandbox
 
 # On a busy machine an example may take any time: how long it takes says nothing about what is tested.
 settings.register_profile("fleetsave", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -27,6 +27,13 @@ def sandbox() -> Iterator[Sandbox]:
 def redis_server() -> Iterator[RedisServer]:
     """Give a Redis server for the whole session; whoever stops it starts it again."""
     with Sandbox(()) as opened, opened.redis() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """Give a PostgreSQL server for the whole session; whoever stops it starts it again."""
+    with Sandbox(()) as opened, opened.postgres() as server:
         yield server
 
 

@@ -1,4 +1,4 @@
-"""A whole fleet on one machine: hosts that are users with libvirt session daemons, and Redis servers."""
+"""A whole fleet on one machine: users with libvirt session daemons as hosts; Redis and PostgreSQL servers."""
 
 import atexit
 import contextlib
@@ -12,6 +12,7 @@ from typing import Final, Self
 
 from cli.sandbox.account import Account
 from cli.sandbox.broker import RedisServer
+from cli.sandbox.database import PostgresServer
 from cli.sandbox.errors import SandboxError
 from cli.sandbox.host import BootFiles, Host
 from cli.sandbox.initramfs import write_initramfs
@@ -27,6 +28,7 @@ PARENT: Final = Path("/var/tmp")  # noqa: S108 - each sandbox makes a folder of 
 #: Longest name of a host, so that names of Unix sockets below its folder stay under 108 bytes.
 _NAME_LIMIT: Final = 12
 _BROKER: Final = "broker"
+_DATABASE: Final = "database"
 
 
 class Sandbox:
@@ -55,6 +57,8 @@ class Sandbox:
         self._accounts: list[Account] = []
         self._broker: Account | None = None
         self._brokers = 0
+        self._database: Account | None = None
+        self._databases = 0
         atexit.register(self.close)
         try:
             self._reaper = Reaper()
@@ -92,6 +96,23 @@ class Sandbox:
     def redis(self, configuration: Mapping[str, str] | None = None) -> Iterator[RedisServer]:
         """Run a Redis server as long as the block."""
         with self.start_redis(configuration) as server:
+            yield server
+
+    def start_postgres(self) -> PostgresServer:
+        """Start a PostgreSQL server with a cluster of its own; it ends with the sandbox at the latest.
+
+        Raises:
+            SandboxError: it is not installed, or did not start.
+        """
+        if self._database is None:
+            self._database = self._add_account(_DATABASE)
+        self._databases += 1
+        return PostgresServer(self._database, self._database.home / f"postgres-{self._databases}")
+
+    @contextlib.contextmanager
+    def postgres(self) -> Iterator[PostgresServer]:
+        """Run a PostgreSQL server as long as the block."""
+        with self.start_postgres() as server:
             yield server
 
     def close(self) -> None:
@@ -156,7 +177,7 @@ def _refuse_names(names: Sequence[str]) -> None:
     for name in names:
         if not (name.isascii() and name.isalnum() and name.islower() and len(name) <= _NAME_LIMIT):
             raise SandboxError(f"host name {name!r}: want up to {_NAME_LIMIT} lower-case letters and digits")
-        if name in {_BROKER, "boot", "serial", "python"}:
+        if name in {_BROKER, _DATABASE, "boot", "serial", "python"}:
             raise SandboxError(f"host name {name!r} is taken by the sandbox itself")
     if len(set(names)) != len(names):
         raise SandboxError(f"host names {list(names)} are not all different")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import structlog
@@ -11,6 +10,8 @@ from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
 from tasks.catalog import models
+from tasks.catalog.attempts import apply_overtaken, apply_unknown, count_gaps, is_attempt_of
+from tasks.catalog.points import bounded_object, remember_point, text_or_none
 from tasks.catalog.upsert import insert_missing
 from tasks.host_event import EventKind, HostEvent
 from tasks.states import FINAL, JobState, is_later
@@ -27,20 +28,19 @@ _FACTS: Final[dict[str, type]] = {
     "store_used_bytes": int,
     "libvirt_up": bool,
 }
-#: Bytes of JSON that are kept of what a host can run (it sends a quarter at most) and of what a point needs.
+#: Bytes of JSON that are kept of what a host can run (it sends a quarter at most).
 CAPABILITIES_SIZE_MAX: Final = 1024 * 1024
-REQUIREMENTS_SIZE_MAX: Final = 64 * 1024
-#: Operations whose image a guest can be restored from.
-_POINT_MAKING: Final = frozenset({"save", "checkpoint"})
+_LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 
 
-def apply_event(session: Session, host: str, event: HostEvent) -> bool:
+def apply_event(session: Session, host: str, event: HostEvent, *, now: datetime | None = None) -> bool:
     """Bring the catalog up to one event; the caller's transaction makes it durable.
 
     Args:
         session: of `Catalog.write`.
         host: whose stream the event was read from.
         event: the event.
+        now: when it was heard, by the control side's clock; None: when the host says that it was.
 
     Returns:
         Whether anything changed: not for an event that was seen before or is overtaken, that speaks of a
@@ -52,9 +52,21 @@ def apply_event(session: Session, host: str, event: HostEvent) -> bool:
     if event.kind is EventKind.INVENTORY:
         return _apply_inventory(session, event)
     job = session.get(models.Job, event.job_id, with_for_update=True)
-    if job is None or job.host != host:
+    if job is None or not is_attempt_of(session, job, host, event):
         _log.warning("event refused", host=host, job_id=event.job_id, reason="no such job on this host")
         return False
+    assert event.attempt is not None
+    if event.attempt < job.attempt:
+        return apply_overtaken(session, job, host, event)
+    heard_at = now or event.at
+    job.heard_at = max(job.heard_at or _LONG_AGO, heard_at)
+    if event.kind is EventKind.UNKNOWN:
+        return apply_unknown(session, job, event, now=heard_at)
+    return _apply_job_event(session, job, event)
+
+
+def _apply_job_event(session: Session, job: models.Job, event: HostEvent) -> bool:
+    """Apply what a host says of a job's present attempt."""
     if event.kind is EventKind.PROGRESS:
         return _apply_progress(job, event)
     if not _remember(session, event):
@@ -63,6 +75,8 @@ def apply_event(session: Session, host: str, event: HostEvent) -> bool:
         _apply_step(job, event)
     elif event.kind is EventKind.STATE:
         _apply_state(session, job, event)
+    if event.after_seq is not None:
+        job.gaps = count_gaps(session, job.id)
     return True
 
 
@@ -74,6 +88,7 @@ def _remember(session: Session, event: HostEvent) -> bool:
         models.JobEvent,
         job_id=event.job_id,
         seq=event.seq,
+        after_seq=event.after_seq,
         attempt=event.attempt,
         at=event.at,
         kind=str(event.kind),
@@ -106,7 +121,7 @@ def _apply_state(session: Session, job: models.Job, event: HostEvent) -> None:
     """Move the job and its attempt forward; an overtaken state leaves only its time."""
     assert event.attempt is not None
     state = JobState(event.body["state"])
-    reason = _text(event.body.get("reason"))
+    reason = text_or_none(event.body.get("reason"))
     insert_missing(
         session,
         models.Attempt,
@@ -123,6 +138,9 @@ def _apply_state(session: Session, job: models.Job, event: HostEvent) -> None:
         attempt.state = str(state)
         if state in FINAL:
             attempt.finished_at, attempt.reason = event.at, reason
+    if job.state == JobState.LOST and state is JobState.SUCCEEDED:
+        # The control side gave the job up too early: the end stays, but the image is there.
+        remember_point(session, job, job.host, _object(event.body.get("result")) or {}, event.at)
     if not is_later(JobState(job.state), state):
         return
     job.state, job.attempt = str(state), event.attempt
@@ -135,29 +153,12 @@ def _apply_state(session: Session, job: models.Job, event: HostEvent) -> None:
 
 def _apply_result(session: Session, job: models.Job, result: dict[str, Any], at: datetime) -> None:
     """Learn from a success which domain it was and which restore point it made."""
-    job.domain_name = _text(result.get("domain")) or job.domain_name
-    job.domain_uuid = _text(result.get("domain_uuid")) or job.domain_uuid
-    path, size = _text(result.get("path")), _integer(result.get("bytes"))
+    job.domain_name = text_or_none(result.get("domain")) or job.domain_name
+    job.domain_uuid = text_or_none(result.get("domain_uuid")) or job.domain_uuid
+    size = _integer(result.get("bytes"))
     if size:
         job.bytes_done = job.bytes_total = size
-    if job.op not in _POINT_MAKING or path is None or size is None:
-        return
-    checksum = _object(result.get("checksum")) or {}
-    insert_missing(
-        session,
-        models.RestorePoint,
-        host=job.host,
-        path=path,
-        job_id=job.id,
-        domain_name=job.domain_name,
-        domain_uuid=job.domain_uuid,
-        manifest_path=f"{path}.manifest.json" if job.params.get("to") else f"{path}/manifest.json",
-        size_bytes=size,
-        checksum_algorithm=_text(checksum.get("algorithm")),
-        checksum_value=_text(checksum.get("value")),
-        taken_at=_moment(result.get("taken_at")) or at,
-        requirements=_bounded(result.get("requirements"), REQUIREMENTS_SIZE_MAX),
-    )
+    remember_point(session, job, job.host, result, at)
 
 
 def _apply_inventory(session: Session, event: HostEvent) -> bool:
@@ -174,7 +175,7 @@ def _apply_inventory(session: Session, event: HostEvent) -> bool:
             setattr(host, key, value if type(value) is kind else None)
         # Null or too much: what it said before stands.
         host.capabilities = (
-            _bounded(event.body.get("capabilities"), CAPABILITIES_SIZE_MAX) or host.capabilities
+            bounded_object(event.body.get("capabilities"), CAPABILITIES_SIZE_MAX) or host.capabilities
         )
     domains = event.body.get("domains")
     if domains is None or (host.domains_at is not None and event.at <= host.domains_at):
@@ -203,26 +204,5 @@ def _integer(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
-
-
 def _object(value: object) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
-
-
-def _bounded(value: object, size_max: int) -> dict[str, Any] | None:
-    """Return an object that says something in at most so many bytes of JSON."""
-    document = _object(value)
-    return document if document and len(json.dumps(document)) <= size_max else None
-
-
-def _moment(value: object) -> datetime | None:
-    """Return the aware moment that the text means, if it means one."""
-    if not isinstance(value, str):
-        return None
-    try:
-        moment = datetime.fromisoformat(value)
-    except ValueError:
-        return None
-    return moment if moment.tzinfo is not None else None

@@ -13,7 +13,8 @@ from sqlalchemy import Connection, text
 
 from tasks.catalog.database import WRITES, create_database_engine, unreachable_named
 
-_SCRIPTS: Final = Path(__file__).with_name("migrations")
+#: Where the migrations are.
+SCRIPTS: Final = Path(__file__).with_name("migrations")
 #: Any number that no other program takes: who holds it migrates, the rest wait.
 _POSTGRESQL_LOCK: Final = 0x666C6565
 
@@ -29,7 +30,7 @@ def migrate(url: str) -> None:
         BrokerError: the database cannot be reached.
     """
     config = Config()
-    config.set_main_option("script_location", str(_SCRIPTS).replace("%", "%%"))
+    config.set_main_option("script_location", str(SCRIPTS).replace("%", "%%"))
     head = ScriptDirectory.from_config(config).get_current_head()
     engine = create_database_engine(url)
     try:
@@ -41,6 +42,21 @@ def migrate(url: str) -> None:
                 _wait_for_others(connection)
                 config.attributes["connection"] = connection
                 command.upgrade(config, "head")
+    finally:
+        engine.dispose()
+
+
+def find_revision(url: str) -> str | None:
+    """Return the last migration that the database has seen; None: none at all.
+
+    Raises:
+        ConfigError: no URL of a database that can be used.
+        BrokerError: the database cannot be reached.
+    """
+    engine = create_database_engine(url)
+    try:
+        with unreachable_named(), engine.connect() as connection:
+            return _revision(connection)
     finally:
         engine.dispose()
 

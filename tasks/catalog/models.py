@@ -14,6 +14,9 @@ from tasks.states import UNFINISHED
 _UNFINISHED_SQL = text("state IN ({})".format(", ".join(f"'{state}'" for state in sorted(UNFINISHED))))
 
 
+_GAPS_SQL = text("gaps > 0")
+
+
 class Base(DeclarativeBase):
     """Every table; constraints have names so that migrations can speak of them."""
 
@@ -85,8 +88,22 @@ class Job(Base):
             sqlite_where=_UNFINISHED_SQL,
             postgresql_where=_UNFINISHED_SQL,
         ),
-        Index("ix_jobs_state", "state"),
+        # The reconciler walks through these in this order.
+        Index(
+            "ix_jobs_unfinished",
+            "created_at",
+            "id",
+            sqlite_where=_UNFINISHED_SQL,
+            postgresql_where=_UNFINISHED_SQL,
+        ),
+        Index("ix_jobs_gaps", "id", sqlite_where=_GAPS_SQL, postgresql_where=_GAPS_SQL),
+        # Lists are the newest first, whatever they are narrowed down to.
         Index("ix_jobs_created_at", "created_at"),
+        Index("ix_jobs_state", "state", "created_at"),
+        Index("ix_jobs_host", "host", "created_at"),
+        Index("ix_jobs_finished_at", "finished_at"),
+        # Beginnings of ids; by the bytes, whatever the database's language sorts by.
+        Index("ix_jobs_id", "id", postgresql_ops={"id": "varchar_pattern_ops"}),
     )
 
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
@@ -95,8 +112,8 @@ class Job(Base):
     op: Mapped[str] = mapped_column(String(32))
     host: Mapped[str] = mapped_column(String(253))
     #: As addressed: name or UUID; None for a restore.
-    domain: Mapped[str | None] = mapped_column(String(255))
-    domain_name: Mapped[str | None] = mapped_column(String(255))
+    domain: Mapped[str | None] = mapped_column(String(255), index=True)
+    domain_name: Mapped[str | None] = mapped_column(String(255), index=True)
     domain_uuid: Mapped[str | None] = mapped_column(String(36), index=True)
     #: What no two unfinished jobs of a host may share: the UUID where known, else name or path.
     target: Mapped[str] = mapped_column(Text)
@@ -116,6 +133,12 @@ class Job(Base):
     created_at: Mapped[datetime]
     #: When the doorbell was last rung; None: not yet, somebody has to.
     rung_at: Mapped[datetime | None]
+    #: When the host last said anything about it, by the control side's clock.
+    heard_at: Mapped[datetime | None]
+    #: When the host was last asked what it knows about it.
+    asked_at: Mapped[datetime | None]
+    #: Events of its present attempt that the host has numbered and nobody here has seen.
+    gaps: Mapped[int] = mapped_column(default=0, server_default="0")
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     #: When somebody asked for it to stop; workers do not look at it yet.
@@ -137,16 +160,21 @@ class Attempt(Base):
 
 
 class JobEvent(Base):
-    """One thing a host said about a job; its number makes saying it twice harmless."""
+    """One thing a host said about a job; its number makes saying it twice harmless.
+
+    What the control side itself decided about a job stands here too, with numbers below 1.
+    """
 
     __tablename__ = "job_events"
 
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
-    #: From 1, in the order the host saw it; gaps are progress, which is not kept.
-    seq: Mapped[int] = mapped_column(primary_key=True)
-    attempt: Mapped[int]
+    attempt: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    #: From 1, in the order the host saw it; progress, which is not kept, has numbers too.
+    seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    #: Number of the event before it that is kept; 0: it is the first; None: its host does not say.
+    after_seq: Mapped[int | None]
     at: Mapped[datetime]
-    #: state, step or guest.
+    #: state, step or guest; of the control side: state or attempt.
     kind: Mapped[str] = mapped_column(String(16))
     body: Mapped[dict[str, Any]]
 
@@ -173,6 +201,18 @@ class RestorePoint(Base):
     taken_at: Mapped[datetime]
     #: What its guest needs of a host (engine.domxml.requirements); None: nobody wrote it down.
     requirements: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+
+
+class Lease(Base):
+    """Who may do what only one may do, until when."""
+
+    __tablename__ = "leases"
+
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    owner: Mapped[str] = mapped_column(String(255))
+    #: Grows with every change of the owner: an owner that was away too long finds another number.
+    epoch: Mapped[int] = mapped_column(BigInteger)
+    expires_at: Mapped[datetime]
 
 
 class StreamPosition(Base):

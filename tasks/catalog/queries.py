@@ -36,6 +36,13 @@ def find_jobs(catalog: Catalog, job_ids: Collection[str]) -> list[JobView]:
     return views
 
 
+def find_jobs_beginning(catalog: Catalog, beginning: str, *, limit: int = 2) -> list[JobView]:
+    """Return jobs whose ids begin so: by default as many as tell whether there is exactly one."""
+    query = select(models.Job).where(models.Job.id.startswith(beginning, autoescape=True)).limit(limit)
+    with catalog.read() as session:
+        return [JobView.of(row) for row in session.scalars(query)]
+
+
 def list_jobs(
     catalog: Catalog,
     *,
@@ -70,11 +77,14 @@ def list_jobs(
 
 
 def list_job_events(catalog: Catalog, job_id: str, *, limit: int = LIMIT_DEFAULT) -> list[EventView]:
-    """Return what the host said about the job, oldest first."""
+    """Return what its hosts said about the job, and what the control side decided, oldest first."""
     query = select(models.JobEvent).where(models.JobEvent.job_id == job_id)
     with catalog.read() as session:
         return [
-            EventView.of(row) for row in session.scalars(query.order_by(models.JobEvent.seq).limit(limit))
+            EventView.of(row)
+            for row in session.scalars(
+                query.order_by(models.JobEvent.attempt, models.JobEvent.at, models.JobEvent.seq).limit(limit)
+            )
         ]
 
 

@@ -1,15 +1,58 @@
-"""Give the contract suite its hypervisors, and a guest on each."""
+"""Give the contract suite its databases; its hypervisors, and a guest on each."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+import psycopg
 import pytest
 
-from cli.sandbox import Sandbox
+from cli.sandbox import PostgresServer, Sandbox
 from engine.hypervisor.port import Domain
+from tasks.catalog import Catalog, open_catalog
 from tests.contract.hypervisor_lab import Lab, LibvirtLab, SimLab
+
+
+@pytest.fixture(scope="session")
+def postgres_database(postgres_server: PostgresServer) -> str:
+    """Give the URL of a database that each test empties."""
+    return postgres_server.create_database()
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.integration)])
+def new_url(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], str]:
+    """Give a function that makes an empty database, of each kind in turn, and returns its URL."""
+    if request.param == "sqlite":
+        return lambda: f"sqlite:///{tmp_path}/{uuid4().hex}.sqlite"
+    server: PostgresServer = request.getfixturevalue("postgres_server")
+    server.start()
+    database: str = request.getfixturevalue("postgres_database")
+
+    def empty() -> str:
+        # A hundred times faster than another database.
+        with psycopg.connect(database.replace("+psycopg", "")) as connection:
+            connection.execute("SET lock_timeout = 5000")
+            connection.execute("DROP SCHEMA public CASCADE")
+            connection.execute("CREATE SCHEMA public")
+        return database
+
+    return empty
+
+
+@pytest.fixture
+def url(new_url: Callable[[], str]) -> str:
+    """Give the URL of an empty database."""
+    return new_url()
+
+
+@pytest.fixture
+def catalog(url: str) -> Iterator[Catalog]:
+    """Give an empty catalog."""
+    with open_catalog(url) as opened:
+        yield opened
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,8 @@
-"""What every database that holds a catalog must do; SQLite so far, PostgreSQL by one more URL."""
+"""What every database that holds a catalog must do: SQLite and PostgreSQL."""
 
 import threading
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,57 +16,13 @@ from hypothesis import strategies as st
 from sqlalchemy import select, text
 from sqlalchemy.exc import IntegrityError
 
-from tasks.catalog import Catalog, JobView, migrate, migrations, models, open_catalog, queries
-from tasks.catalog.apply import CAPABILITIES_SIZE_MAX, apply_event
+from tasks.catalog import Catalog, migrate, models, open_catalog, queries
+from tasks.catalog.apply import CAPABILITIES_SIZE_MAX
 from tasks.catalog.database import create_database_engine
 from tasks.errors import BrokerError, ConfigError, UsageError
 from tasks.host_event import EventKind, HostEvent
 from tasks.states import JobState
-
-T0 = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    """Give the URL of an empty database."""
-    return f"sqlite:///{tmp_path}/catalog.sqlite"
-
-
-@pytest.fixture
-def catalog(url: str) -> Iterator[Catalog]:
-    """Give an empty catalog."""
-    with open_catalog(url) as opened:
-        yield opened
-
-
-def add_job(
-    catalog: Catalog, job_id: str = "j1", *, target: str = "web-1", host: str = "alpha", **more: Any
-) -> None:
-    """Add a queued save."""
-    values: dict[str, Any] = {
-        "op": "save", "domain": "web-1", "params": {}, "state": str(JobState.QUEUED), "created_at": T0,
-    }  # fmt: skip
-    with catalog.write() as session:
-        session.add(models.Job(id=job_id, host=host, target=target, **(values | more)))
-
-
-def apply(catalog: Catalog, *events: HostEvent, host: str = "alpha") -> list[bool]:
-    """Apply events, each in a transaction of its own."""
-    changed = []
-    for event in events:
-        with catalog.write() as session:
-            changed.append(apply_event(session, host, event))
-    return changed
-
-
-def event(
-    seq: int, kind: EventKind, body: dict[str, Any], *, job_id: str = "j1", host: str = "alpha"
-) -> HostEvent:
-    """Return an event, a second after the one before."""
-    return HostEvent(
-        host=host, kind=kind, at=T0 + timedelta(seconds=seq), body=body, job_id=job_id, attempt=1, seq=seq
-    )
-
+from tests.contract.catalog_scene import T0, add_job, apply, event, inventory, one
 
 RESULT = {
     "domain": "web-1",
@@ -77,22 +33,15 @@ RESULT = {
     "requirements": {"v": 1, "machine": "pc-q35-10.0"},
 }
 STORY = [
-    event(1, EventKind.STATE, {"state": "running", "reason": None}),
-    event(2, EventKind.STEP, {"step": "preflight"}),
-    event(3, EventKind.GUEST, {"state": "paused"}),
+    event(1, EventKind.STATE, {"state": "running", "reason": None}, after_seq=0),
+    event(2, EventKind.STEP, {"step": "preflight"}, after_seq=1),
+    event(3, EventKind.GUEST, {"state": "paused"}, after_seq=2),
     event(5, EventKind.PROGRESS, {"bytes": 10, "total": 100}),
-    event(6, EventKind.STEP, {"step": "stream"}),
+    event(6, EventKind.STEP, {"step": "stream"}, after_seq=3),
     event(9, EventKind.PROGRESS, {"bytes": 90, "total": 100}),
-    event(10, EventKind.STATE, {"state": "committing", "reason": None}),
-    event(11, EventKind.STATE, {"state": "succeeded", "reason": None, "result": RESULT}),
+    event(10, EventKind.STATE, {"state": "committing", "reason": None}, after_seq=6),
+    event(11, EventKind.STATE, {"state": "succeeded", "reason": None, "result": RESULT}, after_seq=10),
 ]
-
-
-def one(catalog: Catalog, job_id: str = "j1") -> JobView:
-    """Return a job that must be there."""
-    job = queries.find_job(catalog, job_id)
-    assert job is not None
-    return job
 
 
 def check_end_of_story(catalog: Catalog) -> None:
@@ -109,6 +58,10 @@ def check_end_of_story(catalog: Catalog) -> None:
     events = queries.list_job_events(catalog, "j1")
     assert [e.seq for e in events] == [1, 2, 3, 6, 10, 11]
     assert events[0].at == T0 + timedelta(seconds=1)
+    with catalog.read() as session:
+        row = session.get(models.Job, "j1")
+        assert row is not None
+        assert row.gaps == 0
     [point] = queries.list_restore_points(catalog)
     assert (point.size_bytes, point.manifest_path) == (2**40, "/store/u-1/point/manifest.json")
     assert point.requirements == RESULT["requirements"]
@@ -127,31 +80,6 @@ def test_migrations_make_the_tables_that_the_models_describe(url: str) -> None:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, models.Base.metadata) == []
     engine.dispose()
-
-
-def test_catalog_of_the_first_version_keeps_what_it_knows(url: str) -> None:
-    """What hosts run and points need is not known of old rows; everything else stays."""
-    engine = create_database_engine(url)
-    config = Config()
-    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
-    with engine.begin() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0001")
-        connection.execute(text("INSERT INTO hosts (name, uri) VALUES ('alpha', 'qemu:///system')"))
-        connection.execute(
-            text(
-                "INSERT INTO restore_points (host, path, size_bytes, taken_at)"
-                " VALUES ('alpha', '/store/p', 7, '2026-01-01 00:00:00.000000')"
-            )
-        )
-    engine.dispose()
-
-    with open_catalog(url) as catalog:
-        [host] = queries.list_hosts(catalog)
-        [point] = queries.list_restore_points(catalog)
-        assert (host.name, host.uri) == ("alpha", "qemu:///system")
-        assert (point.path, point.size_bytes, point.taken_at) == ("/store/p", 7, T0)
-        assert (point.requirements, queries.find_capabilities(catalog, "alpha")) == (None, None)
 
 
 def test_many_may_migrate_at_once(url: str) -> None:
@@ -182,10 +110,10 @@ def test_story_told_once_in_order(catalog: Catalog) -> None:
 @settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(order=st.permutations(STORY), again=st.lists(st.sampled_from(STORY), max_size=5))
 def test_story_told_in_any_order_and_repeated(
-    tmp_path_factory: pytest.TempPathFactory, order: list[HostEvent], again: list[HostEvent]
+    new_url: Callable[[], str], order: list[HostEvent], again: list[HostEvent]
 ) -> None:
     """The end is the same; what is told again changes nothing."""
-    with open_catalog(f"sqlite:///{tmp_path_factory.mktemp('c')}/c.sqlite") as catalog:
+    with open_catalog(new_url()) as catalog:
         add_job(catalog)
         apply(catalog, *order)
         check_end_of_story(catalog)
@@ -226,21 +154,6 @@ def test_two_unfinished_jobs_cannot_share_a_domain(catalog: Catalog) -> None:
     add_job(catalog, "j5")
 
 
-def inventory(
-    seconds: int, domains: list[str] | None, capabilities: object = None, **facts: Any
-) -> HostEvent:
-    """Return an inventory with these domains."""
-    listed = domains and [
-        {
-            "uuid": f"u-{name}", "name": name, "state": "running", "memory_bytes": 2**33,
-            "persistent": True, "has_managed_save": False, "tags": ["prod"],
-        }
-        for name in domains
-    ]  # fmt: skip
-    body = {"facts": facts, "domains": listed, "capabilities": capabilities}
-    return HostEvent(host="alpha", kind=EventKind.INVENTORY, at=T0 + timedelta(seconds=seconds), body=body)
-
-
 def test_inventory_replaces_the_one_before(catalog: Catalog) -> None:
     """Domains that are gone go; without a list they stay; an older one changes nothing."""
     apply(catalog, inventory(1, ["a", "b"], uri="qemu:///system", libvirt_up=True, store_free_bytes=2**41))
@@ -258,12 +171,12 @@ def test_capabilities_stay_until_the_host_says_others(catalog: Catalog) -> None:
     """Null means as before; an older inventory, nonsense and too much change nothing."""
     apply(catalog, inventory(2, None))
     assert queries.find_capabilities(catalog, "alpha") is None
-    apply(catalog, inventory(3, None, {"v": 1}), inventory(4, None))
+    apply(catalog, inventory(3, None, capabilities={"v": 1}), inventory(4, None))
     assert queries.find_capabilities(catalog, "alpha") == {"v": 1}
-    apply(catalog, inventory(1, None, {"v": 0}), inventory(5, None, [1]))
-    apply(catalog, inventory(6, None, {"v": "x" * CAPABILITIES_SIZE_MAX}))
+    apply(catalog, inventory(1, None, capabilities={"v": 0}), inventory(5, None, capabilities=[1]))
+    apply(catalog, inventory(6, None, capabilities={"v": "x" * CAPABILITIES_SIZE_MAX}))
     assert queries.find_capabilities(catalog, "alpha") == {"v": 1}
-    apply(catalog, inventory(7, None, {"v": 2}))
+    apply(catalog, inventory(7, None, capabilities={"v": 2}))
     assert queries.find_capabilities(catalog, "alpha") == {"v": 2}
 
 

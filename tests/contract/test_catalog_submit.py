@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,9 +29,9 @@ def app() -> Iterator[Celery]:
 
 
 @pytest.fixture
-def catalog(tmp_path: Path) -> Iterator[Catalog]:
+def catalog(url: str) -> Iterator[Catalog]:
     """Give a catalog with two hosts: `both` is on each, the others on one."""
-    with open_catalog(f"sqlite:///{tmp_path}/c.sqlite") as opened:
+    with open_catalog(url) as opened:
         with opened.write() as session:
             session.add_all(models.Host(name=name) for name in ("alpha", "beta"))
             session.flush()

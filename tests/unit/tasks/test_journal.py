@@ -210,3 +210,77 @@ def test_killed_writer_leaves_every_state_with_its_event(tmp_path: Path, jobs: i
             assert (said[-1] if said else "queued") == state
             assert [seq for seq, _, _ in events] == list(range(1, last_seq + 1))
         connection.close()
+
+
+def test_attempt_that_the_host_does_not_know_can_never_be_claimed(
+    tmp_path: Path, make_envelope: Callable[..., Envelope]
+) -> None:
+    """Nor an earlier one, nor after a restart; a later one can, until it is disowned in turn."""
+    envelopes = [make_envelope(job_id="moved", attempt=number) for number in (1, 2, 3)]
+    with Journal(tmp_path / "j", host="alpha") as journal:
+        assert not journal.tell_again(envelopes[0].job_id, 2)
+    with Journal(tmp_path / "j", host="alpha") as journal:
+        assert [journal.claim(envelope) for envelope in envelopes[:2]] == [False, False]
+        assert not journal.tell_again(envelopes[0].job_id, 1)
+        assert not journal.claim(envelopes[1])
+        assert journal.claim(envelopes[2])
+        assert journal.tell_again(envelopes[0].job_id, 3)
+
+
+def test_claim_and_question_at_the_same_moment_agree(
+    journal: Journal, make_envelope: Callable[..., Envelope]
+) -> None:
+    """Either the job is claimed and known, or it is unknown and never claimed."""
+    for number in range(20):
+        envelope, start = make_envelope(job_id=f"race-{number}"), threading.Barrier(2)
+        told: list[bool] = []
+
+        def ask(job_id: str = envelope.job_id, start: threading.Barrier = start) -> None:
+            start.wait()
+            told.append(journal.tell_again(job_id, 1))  # noqa: B023 - joined before the next turn
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        start.wait()
+        is_claimed = journal.claim(envelope)
+        thread.join()
+        assert told == [is_claimed]
+        assert (journal.find(envelope.job_id) is not None) == is_claimed
+
+
+def test_what_was_sent_can_be_told_again(journal: Journal, make_envelope: Callable[..., Envelope]) -> None:
+    """All of it but progress, in the order it was written."""
+    envelope = make_envelope()
+    journal.claim(envelope)
+    journal.record_start(envelope.job_id, pid=1, start_ticks=1)
+    journal.record_event(envelope.job_id, EventKind.PROGRESS, {"bytes": 1, "total": None})
+    journal.record_state(envelope.job_id, JobState.FAILED, reason="x")
+    journal.mark_sent([entry.number for entry in journal.list_unsent(10)])
+    journal.has_news.clear()
+    assert journal.tell_again(envelope.job_id, 1)
+    assert journal.has_news.is_set()
+    assert [(seq, kind) for seq, kind, _ in unsent(journal)] == [(1, "state"), (3, "state")]
+
+
+def test_each_event_names_the_one_before(journal: Journal, make_envelope: Callable[..., Envelope]) -> None:
+    """So that whoever misses one can tell; progress does not count."""
+    envelope = make_envelope()
+    journal.claim(envelope)
+    journal.record_start(envelope.job_id, pid=1, start_ticks=1)
+    journal.record_event(envelope.job_id, EventKind.PROGRESS, {"bytes": 1, "total": None})
+    journal.record_event(envelope.job_id, EventKind.STEP, {"step": "stream"})
+    journal.mark_sent([entry.number for entry in journal.list_unsent(10)])
+    journal.record_state(envelope.job_id, JobState.FAILED, reason="x")
+    journal.tell_again(envelope.job_id, 1)
+    events = [parse_event(entry.body) for entry in journal.list_unsent(10)]
+    assert [(event.seq, event.after_seq) for event in events] == [(1, 0), (3, 1), (4, 3)]
+
+
+def test_disowned_attempts_are_forgotten_with_old_jobs(
+    journal: Journal, make_envelope: Callable[..., Envelope]
+) -> None:
+    """No doorbell for them can be good by then."""
+    envelope = make_envelope()
+    journal.tell_again(envelope.job_id, 1)
+    journal.prune(before=datetime.now(UTC) + timedelta(seconds=1))
+    assert journal.claim(envelope)

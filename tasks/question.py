@@ -1,0 +1,104 @@
+"""Ask a host what it knows about a job, and unpack such a question there.
+
+A question travels like a doorbell, as canonical JSON in the host's queue. A host that knows the attempt says
+again all that it has journaled about it; one that does not says so, and never claims that attempt later.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final, cast
+
+from celery import Celery
+from kombu import Queue
+from kombu.exceptions import KombuError, OperationalError
+from redis.exceptions import RedisError
+
+from tasks.app import REPORT_TASK
+from tasks.broker import queue_name
+from tasks.envelope import format_time, is_host_name, new_nonce
+from tasks.errors import BrokerError, RefusedJobError
+
+QUESTION_VERSION: Final = 1
+#: How long a question is good: a host that was away for longer is asked again.
+QUESTION_LIFETIME: Final = timedelta(hours=1)
+#: Bytes of canonical JSON.
+_SIZE_MAX: Final = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What is asked about one attempt of one job."""
+
+    job_id: str
+    attempt: int
+    host: str
+    issued_at: str
+    expires_at: str
+    nonce: str
+    #: Which key signed it; None until questions are signed.
+    key_id: str | None = None
+    v: int = QUESTION_VERSION
+
+    def to_bytes(self) -> bytes:
+        """Return the canonical JSON: sorted keys, no spaces, UTF-8; the bytes that a signature covers."""
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def new_question(job_id: str, attempt: int, host: str, *, now: datetime) -> Question:
+    """Return a question that is good from now on."""
+    return Question(
+        job_id=job_id,
+        attempt=attempt,
+        host=host,
+        issued_at=format_time(now),
+        expires_at=format_time(now + QUESTION_LIFETIME),
+        nonce=new_nonce(),
+    )
+
+
+def parse_question(text: bytes, *, host: str, now: datetime) -> Question:
+    """Return the question that the text holds, if it is for this host and in time.
+
+    Raises:
+        RefusedJobError: `reason` is malformed, wrong_host or expired.
+    """
+    if len(text) > _SIZE_MAX:
+        raise RefusedJobError("question", f"{len(text)} bytes", f"at most {_SIZE_MAX}")
+    try:
+        question = Question(**json.loads(text.decode()))
+        expires_at = datetime.fromisoformat(question.expires_at)
+        is_expired = expires_at <= now
+    except (ValueError, TypeError, RecursionError) as error:
+        raise RefusedJobError("question", f"no question: {error}", "one JSON object") from error
+    values: tuple[Any, Any] = (question.job_id, question.attempt)
+    kinds = tuple(type(value) for value in values)
+    is_right = kinds == (str, int) and question.job_id and question.attempt > 0
+    if question.v != QUESTION_VERSION or not is_right or not is_host_name(question.host):
+        raise RefusedJobError("question", "a field is of the wrong kind", f"version {QUESTION_VERSION}")
+    if question.host != host:
+        raise RefusedJobError("host", repr(question.host), repr(host), reason="wrong_host")
+    if is_expired:
+        raise RefusedJobError(f"question about {question.job_id}", "expired", reason="expired")
+    return question
+
+
+def send_questions(app: Celery, questions: Sequence[Question]) -> None:
+    """Put the questions into the hosts' queues.
+
+    Raises:
+        BrokerError: Redis did not take them all; asking again later is harmless.
+    """
+    try:
+        with app.producer_or_acquire() as producer:
+            for question in questions:
+                name = queue_name(question.host)
+                kwargs = {"question": question.to_bytes().decode(), "signature": None}
+                queue = cast("Any", Queue(name, routing_key=name))
+                app.send_task(REPORT_TASK, kwargs=kwargs, queue=queue, producer=producer)
+    except (OperationalError, KombuError, RedisError, OSError) as error:
+        found = str(error) or type(error).__name__
+        raise BrokerError("broker", found, "a Redis that answers", "hosts are asked again later") from error
