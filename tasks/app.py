@@ -12,6 +12,7 @@ from kombu import Queue
 
 from tasks.broker import CONNECT_TIMEOUT_SECONDS, SOCKET_TIMEOUT_SECONDS, queue_name
 from tasks.config import Settings
+from tasks.keys import SigningKey, read_signing_key
 
 #: The one task; its name is part of the protocol between releases.
 RUN_TASK: Final = "fleetsave.run"
@@ -51,14 +52,25 @@ _CONF: Final[dict[str, Any]] = {
 }
 
 
+class _SigningApp(Celery):
+    """An application that has a key: whoever rings through it signs, none can forget to."""
+
+    signing_key: SigningKey | None = None
+
+
 def make_app(settings: Settings, *, answers: bool = False) -> Celery:
     """Return an application that knows the broker; it connects when it is used.
 
     Args:
-        settings: broker and host.
-        answers: whether this is the host's worker, which reads the host's own queue.
+        settings: broker and host; the key that doorbells are signed with.
+        answers: whether this is the host's worker, which reads the host's own queue and signs nothing.
+
+    Raises:
+        ConfigError: the signing key cannot be read.
     """
-    app = Celery("fleetsave", broker=settings.broker_url, set_as_current=False)
+    app = _SigningApp("fleetsave", broker=settings.broker_url, set_as_current=False)
+    if settings.signing_key is not None and not answers:
+        app.signing_key = read_signing_key(settings.signing_key)
     app.conf.update(_CONF)
     host = settings.host.name
     app.conf.broker_transport_options = _transport_options(host if answers else None)
@@ -66,6 +78,11 @@ def make_app(settings: Settings, *, answers: bool = False) -> Celery:
     if answers:
         app.conf.task_default_queue = queue_name(host)
     return app
+
+
+def signing_key_of(app: Celery) -> SigningKey | None:
+    """Return the key that the application signs doorbells with; None: it has none."""
+    return app.signing_key if isinstance(app, _SigningApp) else None
 
 
 def _transport_options(host: str | None) -> dict[str, Any]:
