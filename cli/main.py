@@ -29,6 +29,8 @@ _COMMANDS: Final = {
     "image": "cli.image:image",
     "worker": "cli.worker:worker",
     "doctor": "cli.doctor:doctor",
+    "config": "cli.config:config",
+    "keys": "cli.keys:keys",
     "demo": "cli.demo.command:demo",
 }
 

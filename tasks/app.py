@@ -13,6 +13,7 @@ from kombu import Queue
 from tasks.broker import CONNECT_TIMEOUT_SECONDS, SOCKET_TIMEOUT_SECONDS, queue_name
 from tasks.config import Settings
 from tasks.keys import SigningKey, read_signing_key
+from tasks.transport import TRANSPORT
 
 #: The one task; its name is part of the protocol between releases.
 RUN_TASK: Final = "fleetsave.run"
@@ -68,15 +69,9 @@ def make_app(settings: Settings, *, answers: bool = False) -> Celery:
     Raises:
         ConfigError: the signing key cannot be read.
     """
-    app = _SigningApp("fleetsave", broker=settings.broker_url, set_as_current=False)
+    app = _make_app(settings, reads=queue_name(settings.host.name) if answers else None)
     if settings.signing_key is not None and not answers:
         app.signing_key = read_signing_key(settings.signing_key)
-    app.conf.update(_CONF)
-    host = settings.host.name
-    app.conf.broker_transport_options = _transport_options(host if answers else None)
-    app.conf.task_queues = [Queue(queue_name(host), routing_key=queue_name(host))] if answers else []
-    if answers:
-        app.conf.task_default_queue = queue_name(host)
     return app
 
 
@@ -85,15 +80,31 @@ def signing_key_of(app: Celery) -> SigningKey | None:
     return app.signing_key if isinstance(app, _SigningApp) else None
 
 
-def _transport_options(host: str | None) -> dict[str, Any]:
+def _make_app(settings: Settings, *, reads: str | None) -> _SigningApp:
+    """Return an application that reads one queue, or none."""
+    url = settings.broker_url
+    if reads is not None:
+        # A scheme with a plus names the transport itself.
+        url = url.replace("redis+socket:", f"{TRANSPORT}+socket:", 1)
+    app = _SigningApp("fleetsave", broker=url, set_as_current=False)
+    app.conf.update(_CONF)
+    app.conf.task_queues = []
+    app.conf.broker_transport_options = _transport_options(reads)
+    if reads is not None:
+        app.conf.broker_transport = TRANSPORT
+        app.conf.task_queues = [Queue(reads, routing_key=reads)]
+        app.conf.task_default_queue = reads
+    return app
+
+
+def _transport_options(reads: str | None) -> dict[str, Any]:
     """Return kombu's options; without the timeouts a half-open connection is never noticed.
 
     Args:
-        host: whose worker it is; None: somebody who rings.
+        reads: the queue that is read; None: somebody who rings.
     """
-    owner = host or "control"
     # kombu takes the pauses between two tries to connect from here, and would start with 2 seconds.
-    return ({} if host else _PUBLISH_RETRY) | {
+    return ({} if reads else _PUBLISH_RETRY) | {
         "socket_timeout": SOCKET_TIMEOUT_SECONDS,
         "socket_connect_timeout": CONNECT_TIMEOUT_SECONDS,
         "socket_keepalive": True,
@@ -102,10 +113,5 @@ def _transport_options(host: str | None) -> dict[str, Any]:
         # One Redis list per queue, and it is the one the access rules name.
         "priority_steps": [0],
         "queue_order_strategy": "priority",
-        "client_name": f"fleetsave-{owner}",
-        # Of its own for each host: otherwise every host could read every other's messages.
-        "unacked_key": f"unacked:{owner}",
-        "unacked_index_key": f"unacked_index:{owner}",
-        "unacked_mutex_key": f"unacked_mutex:{owner}",
-        "visibility_timeout": 3600,
+        "client_name": f"fleetsave-{reads.removeprefix('host.') if reads else 'control'}",
     }

@@ -9,6 +9,9 @@ from redis import Redis
 
 _STREAM_PREFIX: Final = "events."
 _QUEUE_PREFIX: Final = "host."
+_CANCEL_PREFIX: Final = "cancel."
+#: The queue that the control plane takes submissions from.
+CONTROL_QUEUE: Final = "control"
 #: The one field of a stream entry: JSON of a HostEvent.
 EVENT_FIELD: Final = "event"
 #: Entries that a stream keeps, about; the journal keeps what was not read before they go.
@@ -26,6 +29,11 @@ def queue_name(host: str) -> str:
 def stream_name(host: str) -> str:
     """Return the key of the stream that the host's worker appends events to."""
     return _STREAM_PREFIX + host
+
+
+def cancel_pattern(host: str) -> str:
+    """Return what the keys of the host's cancel flags look like; only the control side may set them."""
+    return f"{_CANCEL_PREFIX}{host}.*"
 
 
 def open_redis(broker_url: str, *, client_name: str) -> Redis:
