@@ -10,6 +10,9 @@ from redis import Redis
 _STREAM_PREFIX: Final = "events."
 _QUEUE_PREFIX: Final = "host."
 _CANCEL_PREFIX: Final = "cancel."
+_DRAIN_PREFIX: Final = "drain."
+#: Ends the name of the queue that is to be emptied first.
+FIRST_SUFFIX: Final = ".restore"
 #: The queue that the control plane takes submissions from.
 CONTROL_QUEUE: Final = "control"
 #: The one field of a stream entry: JSON of a HostEvent.
@@ -29,6 +32,16 @@ def queue_name(host: str) -> str:
 def stream_name(host: str) -> str:
     """Return the key of the stream that the host's worker appends events to."""
     return _STREAM_PREFIX + host
+
+
+def first_queue_name(host: str) -> str:
+    """Return the name of the queue that the host's worker empties first."""
+    return queue_name(host) + FIRST_SUFFIX
+
+
+def drain_key(host: str) -> str:
+    """Return the key that tells the host's worker to take no more jobs."""
+    return _DRAIN_PREFIX + host
 
 
 def cancel_pattern(host: str) -> str:

@@ -14,7 +14,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from tasks.broker import CONTROL_QUEUE, cancel_pattern, queue_name, stream_name
+from tasks.broker import (
+    CONTROL_QUEUE,
+    cancel_pattern,
+    drain_key,
+    first_queue_name,
+    queue_name,
+    stream_name,
+)
 
 CONTROL_USER: Final = "control"
 ADMIN_USER: Final = "admin"
@@ -42,19 +49,18 @@ class RedisUser:
 
 def host_user(host: str) -> RedisUser:
     """Return the user of a host's worker."""
-    queue = queue_name(host)
-    keys = f"~{queue} {_bindings(queue)} ~{stream_name(host)} %R~{cancel_pattern(host)}"
+    keys = f"{_queues(host)} ~{stream_name(host)} %R~{cancel_pattern(host)} %R~{drain_key(host)}"
     # INFO: fleetsave doctor on the host sees whether the broker would forget or evict what it holds.
     return RedisUser(
-        name=_HOST_PREFIX + host, rules=f"{keys} {_CONNECT} {_DECLARE} +brpop +xadd +get +exists +info"
+        name=_HOST_PREFIX + host, rules=f"{keys} {_CONNECT} {_DECLARE} +brpop +xadd +get +mget +exists +info"
     )
 
 
 def control_user() -> RedisUser:
     """Return the user of the control host: scheduler, command line."""
     keys = (
-        f"~{CONTROL_QUEUE} {_bindings(CONTROL_QUEUE)} ~{queue_name('*')} {_bindings(queue_name('*'))} "
-        f"%R~{stream_name('*')} ~{cancel_pattern('*')}"
+        f"{_queue(CONTROL_QUEUE)} {_queue(queue_name('*'))} "
+        f"%R~{stream_name('*')} ~{cancel_pattern('*')} ~{drain_key('*')}"
     )
     commands = "+brpop +lpush +xread +xlen +scan +get +set +del +exists +expire +info"
     return RedisUser(name=CONTROL_USER, rules=f"{keys} {_CONNECT} {_DECLARE} {commands}")
@@ -62,9 +68,9 @@ def control_user() -> RedisUser:
 
 def operator_user(name: str) -> RedisUser:
     """Return the user of somebody who submits over Celery: what is asked for counts by its signature."""
-    keys = f"%W~{CONTROL_QUEUE} %R~{CONTROL_QUEUE} {_bindings(CONTROL_QUEUE)}"
-    # Any Celery client: it looks for bindings where it names an exchange.
-    return RedisUser(name=_OPERATOR_PREFIX + name, rules=f"{keys} {_CONNECT} {_DECLARE} +smembers +lpush")
+    # Any Celery client: some look for bindings before they send.
+    rules = f"{_queue(CONTROL_QUEUE)} {_CONNECT} {_DECLARE} +smembers +lpush"
+    return RedisUser(name=_OPERATOR_PREFIX + name, rules=rules)
 
 
 def admin_user() -> RedisUser:
@@ -89,6 +95,11 @@ def new_password() -> str:
     return secrets.token_urlsafe(32)
 
 
-def _bindings(queue: str) -> str:
-    """Return the keys in which kombu notes that the queue exists."""
-    return f"~_kombu.binding.{queue} ~_kombu.binding_permanent.{queue}"
+def _queues(host: str) -> str:
+    """Return the keys of a host's queues, each by its full name: host a must not reach into host a.b."""
+    return " ".join(_queue(name) for name in (queue_name(host), first_queue_name(host)))
+
+
+def _queue(name: str) -> str:
+    """Return the keys of a queue: the list, and where kombu notes that it exists."""
+    return f"~{name} ~_kombu.binding.{name} ~_kombu.binding_permanent.{name}"

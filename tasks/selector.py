@@ -12,7 +12,8 @@ from typing import Final, Protocol
 
 WORDS_MAX: Final = 10_000
 WORD_LENGTH_MAX: Final = 300
-_ALL: Final = "@all"
+#: The word that means every domain.
+ALL: Final = "@all"
 _HOST: Final = "@host:"
 _TAG: Final = "@tag:"
 _GLOB: Final = re.compile(r"[*?\[]")
@@ -53,9 +54,9 @@ def check_selector(words: Sequence[object]) -> None:
             message = f"{str(word)[:50]!r} should be up to {WORD_LENGTH_MAX} printable characters, no slash"
             raise ValueError(message)
         text = word.removeprefix("!")
-        is_known = text == _ALL or any(text.startswith(mark) and text != mark for mark in (_HOST, _TAG))
+        is_known = text == ALL or any(text.startswith(mark) and text != mark for mark in (_HOST, _TAG))
         if not text or (text.startswith("@") and not is_known):
-            message = f"{word!r} should be a name, a glob, {_ALL}, {_HOST}NAME or {_TAG}NAME"
+            message = f"{word!r} should be a name, a glob, {ALL}, {_HOST}NAME or {_TAG}NAME"
             raise ValueError(message)
 
 
@@ -78,7 +79,7 @@ def matches(words: Iterable[str], domain: Candidate) -> bool:
 
 def _is_meant(word: str, domain: Candidate) -> bool:
     """Tell whether one word means the domain."""
-    if word == _ALL:
+    if word == ALL:
         return True
     if word.startswith(_HOST):
         return fnmatchcase(domain.host, word.removeprefix(_HOST))
