@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -53,6 +53,8 @@ class WorkerProcess:
         self._broker_url = broker_url
         #: Settings that say whom it trusts and how it proves itself.
         self.access: dict[str, str] = {"FLEETSAVE_TRUST__INSECURE": "1"}
+        #: What is run: the worker with the engine that stands in.
+        self.program: Sequence[str] = (str(_WORKER),)
         self._log = folder / "worker.log"
         self._process: subprocess.Popen[bytes] | None = None
         self.metrics_port = 0
@@ -60,7 +62,7 @@ class WorkerProcess:
 
     def start(self, *, is_awaited: bool = True) -> None:
         """Start and wait until it consumes."""
-        self._log_offset = self._log.stat().st_size if self._log.exists() else 0
+        self._log_offset = self.log_size() if self._log.exists() else 0
         environment = {
             **os.environ,
             "PYTHONPATH": str(_ROOT),
@@ -77,7 +79,7 @@ class WorkerProcess:
         }
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, str(_WORKER)], stdout=log, stderr=log, env=environment, cwd=self.folder
+                [sys.executable, *self.program], stdout=log, stderr=log, env=environment, cwd=self.folder
             )
         if is_awaited:
             self.wait_ready()
@@ -88,8 +90,15 @@ class WorkerProcess:
 
     def log_lines(self, offset: int = 0) -> list[dict[str, Any]]:
         """Return what it has logged."""
-        lines = self._log.read_bytes()[offset:].decode().splitlines()
-        return [json.loads(line) for line in lines if line.startswith("{")]
+        return [json.loads(line) for line in self.log_text(offset).splitlines() if line.startswith("{")]
+
+    def log_size(self) -> int:
+        """Return how many bytes it has logged."""
+        return self._log.stat().st_size
+
+    def log_text(self, offset: int = 0) -> str:
+        """Return everything it wrote, from a byte on."""
+        return self._log.read_bytes()[offset:].decode()
 
     def end(self, number: signal.Signals | None, *, seconds: float = _DEADLINE_SECONDS) -> int:
         """Send a signal, if one is given, and return the exit status."""
