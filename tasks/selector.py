@@ -55,7 +55,7 @@ def check_selector(words: Sequence[object]) -> None:
             raise ValueError(message)
         text = word.removeprefix("!")
         is_known = text == ALL or any(text.startswith(mark) and text != mark for mark in (_HOST, _TAG))
-        if not text or (text.startswith("@") and not is_known):
+        if not text or text.startswith("!") or (text.startswith("@") and not is_known):
             message = f"{word!r} should be a name, a glob, {ALL}, {_HOST}NAME or {_TAG}NAME"
             raise ValueError(message)
 
