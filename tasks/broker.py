@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
 from redis import Redis
@@ -51,14 +51,16 @@ def cancel_pattern(host: str) -> str:
 
 def open_redis(broker_url: str, *, client_name: str) -> Redis:
     """Return a client of the broker; it connects at the first command, and the caller closes it."""
+    url = _plain_url(broker_url)
+    # A Unix socket has neither of these, and the client would not take them.
+    network: dict[str, Any] = {"socket_connect_timeout": CONNECT_TIMEOUT_SECONDS, "socket_keepalive": True}
     return Redis.from_url(
-        _plain_url(broker_url),
+        url,
         client_name=client_name,
-        socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,
         socket_timeout=SOCKET_TIMEOUT_SECONDS,
-        socket_keepalive=True,
         health_check_interval=10,
         decode_responses=True,
+        **({} if url.startswith("unix:") else network),
     )
 
 

@@ -68,8 +68,8 @@ def control_user() -> RedisUser:
 
 def operator_user(name: str) -> RedisUser:
     """Return the user of somebody who submits over Celery: what is asked for counts by its signature."""
-    # Any Celery client: some look for bindings before they send.
-    rules = f"{_queue(CONTROL_QUEUE)} {_CONNECT} {_DECLARE} +smembers +lpush"
+    # Any Celery client: where priority_steps is not set, it looks at three lists more before it sends.
+    rules = f"{_queue(CONTROL_QUEUE)} %R~{CONTROL_QUEUE}??[369] {_CONNECT} {_DECLARE} +smembers +lpush"
     return RedisUser(name=_OPERATOR_PREFIX + name, rules=rules)
 
 

@@ -50,7 +50,7 @@ class WorkerProcess:
         self.host = host
         self.folder = folder
         self.runtime_dir = folder / "run"
-        self._broker_url = broker_url
+        self.broker_url = broker_url
         #: Settings that say whom it trusts and how it proves itself.
         self.access: dict[str, str] = {"FLEETSAVE_TRUST__INSECURE": "1"}
         #: What is run: the worker with the engine that stands in.
@@ -66,7 +66,7 @@ class WorkerProcess:
         environment = {
             **os.environ,
             "PYTHONPATH": str(_ROOT),
-            "FLEETSAVE_BROKER_URL": self._broker_url,
+            "FLEETSAVE_BROKER_URL": self.broker_url,
             "FLEETSAVE_HOST__NAME": self.host,
             **self.access,
             # Whatever has to be looked at on a hypervisor is looked at on libvirt's own stand-in.
