@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
@@ -19,6 +20,8 @@ CONTROL_QUEUE: Final = "control"
 EVENT_FIELD: Final = "event"
 #: Entries that a stream keeps, about; the journal keeps what was not read before they go.
 STREAM_LENGTH_MAX: Final = 100_000
+#: A password among the options of a database's URL.
+_SECRET: Final = re.compile(r"((?:^|[?&])[^=&]*passw[^=&]*=)[^&#]*", re.IGNORECASE)
 #: Seconds; a silent broker is noticed after so long.
 CONNECT_TIMEOUT_SECONDS: Final = 5.0
 SOCKET_TIMEOUT_SECONDS: Final = 10.0
@@ -72,9 +75,9 @@ def find_reporting_hosts(redis: Redis) -> list[str]:
 
 def redact_url(url: str) -> str:
     """Return the URL without what a log must not show."""
-    parts = urlsplit(url)
+    parts = urlsplit(_SECRET.sub(r"\1***", url))
     if not parts.password:
-        return url
+        return parts.geturl()
     address = parts.hostname or ""
     if parts.port:
         address += f":{parts.port}"
