@@ -108,7 +108,8 @@ class BrokerSettings(_Table):
             if given:
                 message = "should begin with rediss:// where broker.ca_file or cert_file is set"
                 raise ValueError(message)
-            return parts.geturl()
+            # Put together again, an URL without a host would lose its slashes.
+            return parts.geturl() if parts.netloc else url
         # Never less than a checked certificate of the right name, whatever a library's default is.
         wanted = {"ssl_cert_reqs": "required", "ssl_check_hostname": "true"}
         query = "&".join(filter(None, (parts.query, urlencode(given | wanted))))

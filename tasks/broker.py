@@ -75,9 +75,10 @@ def find_reporting_hosts(redis: Redis) -> list[str]:
 
 def redact_url(url: str) -> str:
     """Return the URL without what a log must not show."""
-    parts = urlsplit(_SECRET.sub(r"\1***", url))
+    url = _SECRET.sub(r"\1***", url)
+    parts = urlsplit(url)
     if not parts.password:
-        return parts.geturl()
+        return url
     address = parts.hostname or ""
     if parts.port:
         address += f":{parts.port}"

@@ -110,9 +110,11 @@ def test_jobs_and_events_go_over_tls(bench: Any, place: Place) -> None:
     run_one_job(bench, place.tls_url, worker, control)
 
 
-def test_jobs_and_events_go_over_a_unix_socket(bench: Any, place: Place) -> None:
-    """With the host's rights alone, as over TCP."""
-    worker, control = place.let_in(host_user(bench.worker.host)), place.let_in(control_user())
+@pytest.mark.parametrize("has_users", [True, False])
+def test_jobs_and_events_go_over_a_unix_socket(bench: Any, place: Place, has_users: bool) -> None:
+    """With the host's rights alone, as over TCP; or where the socket's mode says who may."""
+    users = [host_user(bench.worker.host), control_user()]
+    worker, control = (place.let_in(user) if has_users else {} for user in users)
     run_one_job(bench, f"redis+socket://{place.socket}", worker, control)
 
 

@@ -99,6 +99,12 @@ def test_wrong_setting_is_named(tmp_path: Path, text: str, where: str) -> None:
     assert caught.value.exit_code == 2
 
 
+def test_url_to_which_nothing_is_added_stays_as_it_is() -> None:
+    """Slashes that stand for no host included."""
+    for url in ("redis://b/0", "redis+socket:///run/r.sock?virtual_host=3"):
+        assert Settings(broker_url=url).broker_url == url
+
+
 def test_password_in_url_and_file_contradict_each_other(password_file: Path) -> None:
     """One of them would be silently forgotten."""
     with pytest.raises(ValidationError, match="no password"):
