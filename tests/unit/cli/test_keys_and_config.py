@@ -102,7 +102,7 @@ def test_right_settings_are_called_right(tmp_path: Path, file: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "key"),
     [
-        ("[host]\nparalel = 2", "host.paralel"),
+        ("[host]\nparallels = 2", "host.parallels"),
         ("[host]\nparallel = 0", "host.parallel"),
         ("signing_key = '/nonexistent/k.key'", "/nonexistent/k.key"),
         ("[trust]\nkeys_dir = '/nonexistent'", "/nonexistent"),
