@@ -1,6 +1,7 @@
 """Submissions against the catalog; the broker is a closed port, so every doorbell fails and the rows wait."""
 
 import json
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -287,3 +288,17 @@ def test_new_submissions_have_ids_of_their_own() -> None:
     first, second = (make_submission(BOB, op="save", select=["web-1"]) for _ in range(2))
     assert first.run_id != second.run_id
     assert first.nonce != second.nonce
+
+
+def test_same_submission_at_the_same_moment_is_taken_once(catalog: Catalog, app: Celery) -> None:
+    """Two control planes may read the queue while one takes over from the other."""
+    submission = make_submission(BOB, op="save", select=["@all"], run_id="r1", now=lambda: NOW)
+    offices = [Office(catalog, app) for _ in range(4)]
+    threads = [threading.Thread(target=office.hand_in, args=(submission, BOB)) for office in offices]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    counted = [office.counted() for office in offices]
+    assert sorted(map(str, counted)) == ["{'accepted': 1.0}"] + ["{'duplicate': 1.0}"] * 3
+    assert len(queries.list_jobs(catalog)) == 5
