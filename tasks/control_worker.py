@@ -24,8 +24,8 @@ def run_control_worker(
 ) -> int:
     """Answer submissions until SIGTERM or SIGINT; return the exit status.
 
-    Runs in the main thread, which gets the signals; whatever else the process does runs in others. Without
-    operators in the settings every submission is refused.
+    Runs in the main thread, which gets the signals; whatever else the process does runs in others. Logging is
+    the caller's to configure. Without operators in the settings every submission is refused.
 
     Args:
         settings: broker, catalog, operators and roles.

@@ -61,15 +61,16 @@ def test_signature_has_one_spelling() -> None:
     assert not key.verifies(b"\x72", text + "\n")
 
 
-def test_written_key_is_read_back(tmp_path: Path) -> None:
-    """Only its owner may read the private half, whatever the umask."""
+@pytest.mark.parametrize("umask", [0, 0o077])
+def test_written_key_is_read_back(tmp_path: Path, umask: int) -> None:
+    """Only its owner may read the private half, and anybody the public one, whatever the umask."""
     key = generate_key("control-2026")
-    before = os.umask(0)
+    before = os.umask(umask)
     try:
         private, public = write_key(key, tmp_path)
     finally:
         os.umask(before)
-    assert stat.S_IMODE(private.stat().st_mode) == 0o600
+    assert [stat.S_IMODE(file.stat().st_mode) for file in (private, public)] == [0o600, 0o644]
     assert (private.name, public.name) == ("control-2026.key", "control-2026.pub")
     assert read_signing_key(private) == key
     assert read_public_key(public) == read_public_key(private) == key.public
