@@ -106,11 +106,11 @@ def _make_app(settings: Settings, *, reads: Sequence[str]) -> _SigningApp:
     app = _SigningApp("fleetsave", broker=url, set_as_current=False)
     app.conf.update(_CONF)
     app.conf.task_queues = [Queue(name, routing_key=name) for name in reads]
-    client_name = f"fleetsave-{reads[0].removeprefix('host.') if reads else 'control'}"
+    client_name = f"fleetsave-{reads[-1].removeprefix('host.') if reads else 'control'}"
     app.conf.broker_transport_options = _TRANSPORT_OPTIONS | {"client_name": client_name}
     if reads:
         app.conf.broker_transport = TRANSPORT
-        app.conf.task_default_queue = reads[0]
+        app.conf.task_default_queue = reads[-1]
     else:
         # kombu takes the pauses between two tries to connect from here, and would start with 2 seconds.
         app.conf.broker_transport_options |= _PUBLISH_RETRY
