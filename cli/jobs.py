@@ -58,11 +58,18 @@ def jobs() -> None:
 )  # fmt: skip
 @host_option
 @click.option("--domain", metavar="DOMAIN", help="Only this domain's: name or UUID.")
+@click.option("--run", "run_id", metavar="ID", help="Only this run's, or this submission's over Celery.")
 @click.option(
     "--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="At most so many."
 )
 def list_(
-    *, states: tuple[str, ...], host: str | None, domain: str | None, limit: int, as_json: bool
+    *,
+    states: tuple[str, ...],
+    host: str | None,
+    domain: str | None,
+    run_id: str | None,
+    limit: int,
+    as_json: bool,
 ) -> None:
     """List jobs, the newest first."""
     from cli.control import open_control
@@ -71,7 +78,11 @@ def list_(
     with open_control() as control:
         control.catch_up_if_possible()
         wanted = [JobState(state) for state in states]
-        found = queries.list_jobs(control.catalog, states=wanted, host=host, domain=domain, limit=limit)
+        if run_id is not None:
+            _raise_refusal(control, run_id)
+        found = queries.list_jobs(
+            control.catalog, states=wanted, host=host, domain=domain, run_id=run_id, limit=limit
+        )
     if as_json:
         print_json({"jobs": [plain_view(job) for job in found]})
         return
@@ -136,6 +147,20 @@ def watch(*, job_ids: tuple[str, ...], as_json: bool) -> int:
     else:
         report_text(finished, is_told=display.tells_endings, is_quiet=False)
     return exit_code_of(finished)
+
+
+def _raise_refusal(control: Control, run_id: str) -> None:
+    """Say why the submission of that id was refused, if it was.
+
+    Raises:
+        RefusedJobError: it was.
+    """
+    from tasks.catalog import queries
+    from tasks.errors import RefusedJobError
+
+    found = queries.find_submission(control.catalog, run_id)
+    if found is not None and found.state == "refused":
+        raise RefusedJobError(f"submission {run_id}", found.reason or "refused", reason="refused")
 
 
 def _find_job(control: Control, job_id: str) -> JobView:

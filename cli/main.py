@@ -32,6 +32,8 @@ _COMMANDS: Final = {
     "worker": "cli.worker:worker",
     "scheduler": "cli.scheduler:scheduler",
     "doctor": "cli.doctor:doctor",
+    "config": "cli.config:config",
+    "keys": "cli.keys:keys",
     "demo": "cli.demo.command:demo",
 }
 

@@ -5,13 +5,16 @@ Source: CELERY.md section 1.10 (kombu 5.7, celery 5.7).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from celery import Celery
 from kombu import Queue
 
-from tasks.broker import CONNECT_TIMEOUT_SECONDS, SOCKET_TIMEOUT_SECONDS, queue_name
+from tasks.broker import CONNECT_TIMEOUT_SECONDS, CONTROL_QUEUE, SOCKET_TIMEOUT_SECONDS, queue_name
 from tasks.config import Settings
+from tasks.keys import SigningKey, read_signing_key
+from tasks.transport import TRANSPORT
 
 #: Doorbell and question; their names are part of the protocol between releases.
 RUN_TASK: Final = "fleetsave.run"
@@ -50,46 +53,66 @@ _CONF: Final[dict[str, Any]] = {
     "enable_utc": True,
     "timezone": "UTC",
 }
+#: Without the timeouts a half-open connection is never noticed.
+_TRANSPORT_OPTIONS: Final[dict[str, Any]] = {
+    "socket_timeout": SOCKET_TIMEOUT_SECONDS,
+    "socket_connect_timeout": CONNECT_TIMEOUT_SECONDS,
+    "socket_keepalive": True,
+    "health_check_interval": 10,
+    "retry_on_timeout": False,
+    # One Redis list per queue, and it is the one the access rules name.
+    "priority_steps": [0],
+    "queue_order_strategy": "priority",
+}
+
+
+class _SigningApp(Celery):
+    """An application that has a key: whoever rings through it signs, none can forget to."""
+
+    signing_key: SigningKey | None = None
 
 
 def make_app(settings: Settings, *, answers: bool = False) -> Celery:
     """Return an application that knows the broker; it connects when it is used.
 
     Args:
-        settings: broker and host.
-        answers: whether this is the host's worker, which reads the host's own queue.
+        settings: broker and host; the key that doorbells are signed with.
+        answers: whether this is the host's worker, which reads the host's own queue and signs nothing.
+
+    Raises:
+        ConfigError: the signing key cannot be read.
     """
-    app = Celery("fleetsave", broker=settings.broker_url, set_as_current=False)
-    app.conf.update(_CONF)
-    host = settings.host.name
-    app.conf.broker_transport_options = _transport_options(host if answers else None)
-    app.conf.task_queues = [Queue(queue_name(host), routing_key=queue_name(host))] if answers else []
-    if answers:
-        app.conf.task_default_queue = queue_name(host)
+    app = _make_app(settings, reads=(queue_name(settings.host.name),) if answers else ())
+    if settings.signing_key is not None and not answers:
+        app.signing_key = read_signing_key(settings.signing_key)
     return app
 
 
-def _transport_options(host: str | None) -> dict[str, Any]:
-    """Return kombu's options; without the timeouts a half-open connection is never noticed.
+def make_control_app(settings: Settings) -> Celery:
+    """Return the application of the control plane's own worker, which reads the queue for submissions."""
+    return _make_app(settings, reads=(CONTROL_QUEUE,))
 
-    Args:
-        host: whose worker it is; None: somebody who rings.
-    """
-    owner = host or "control"
-    # kombu takes the pauses between two tries to connect from here, and would start with 2 seconds.
-    return ({} if host else _PUBLISH_RETRY) | {
-        "socket_timeout": SOCKET_TIMEOUT_SECONDS,
-        "socket_connect_timeout": CONNECT_TIMEOUT_SECONDS,
-        "socket_keepalive": True,
-        "health_check_interval": 10,
-        "retry_on_timeout": False,
-        # One Redis list per queue, and it is the one the access rules name.
-        "priority_steps": [0],
-        "queue_order_strategy": "priority",
-        "client_name": f"fleetsave-{owner}",
-        # Of its own for each host: otherwise every host could read every other's messages.
-        "unacked_key": f"unacked:{owner}",
-        "unacked_index_key": f"unacked_index:{owner}",
-        "unacked_mutex_key": f"unacked_mutex:{owner}",
-        "visibility_timeout": 3600,
-    }
+
+def signing_key_of(app: Celery) -> SigningKey | None:
+    """Return the key that the application signs doorbells with; None: it has none."""
+    return app.signing_key if isinstance(app, _SigningApp) else None
+
+
+def _make_app(settings: Settings, *, reads: Sequence[str]) -> _SigningApp:
+    """Return an application that reads these queues, the first of them first."""
+    url = settings.broker_url
+    if reads:
+        # A scheme with a plus names the transport itself.
+        url = url.replace("redis+socket:", f"{TRANSPORT}+socket:", 1)
+    app = _SigningApp("fleetsave", broker=url, set_as_current=False)
+    app.conf.update(_CONF)
+    app.conf.task_queues = [Queue(name, routing_key=name) for name in reads]
+    client_name = f"fleetsave-{reads[-1].removeprefix('host.') if reads else 'control'}"
+    app.conf.broker_transport_options = _TRANSPORT_OPTIONS | {"client_name": client_name}
+    if reads:
+        app.conf.broker_transport = TRANSPORT
+        app.conf.task_default_queue = reads[-1]
+    else:
+        # kombu takes the pauses between two tries to connect from here, and would start with 2 seconds.
+        app.conf.broker_transport_options |= _PUBLISH_RETRY
+    return app

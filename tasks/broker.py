@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Final
+import re
+from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
 from redis import Redis
 
 _STREAM_PREFIX: Final = "events."
 _QUEUE_PREFIX: Final = "host."
+_CANCEL_PREFIX: Final = "cancel."
+_DRAIN_PREFIX: Final = "drain."
+#: Ends the name of the queue that is to be emptied first.
+FIRST_SUFFIX: Final = ".restore"
+#: The queue that the control plane takes submissions from.
+CONTROL_QUEUE: Final = "control"
 #: The one field of a stream entry: JSON of a HostEvent.
 EVENT_FIELD: Final = "event"
 #: Entries that a stream keeps, about; the journal keeps what was not read before they go.
 STREAM_LENGTH_MAX: Final = 100_000
+#: A password among the options of a database's URL.
+_SECRET: Final = re.compile(r"((?:^|[?&])[^=&]*passw[^=&]*=)[^&#]*", re.IGNORECASE)
 #: Seconds; a silent broker is noticed after so long.
 CONNECT_TIMEOUT_SECONDS: Final = 5.0
 SOCKET_TIMEOUT_SECONDS: Final = 10.0
@@ -28,16 +37,33 @@ def stream_name(host: str) -> str:
     return _STREAM_PREFIX + host
 
 
+def first_queue_name(host: str) -> str:
+    """Return the name of the queue that the host's worker empties first."""
+    return queue_name(host) + FIRST_SUFFIX
+
+
+def drain_key(host: str) -> str:
+    """Return the key that tells the host's worker to take no more jobs."""
+    return _DRAIN_PREFIX + host
+
+
+def cancel_pattern(host: str) -> str:
+    """Return what the keys of the host's cancel flags look like; only the control side may set them."""
+    return f"{_CANCEL_PREFIX}{host}.*"
+
+
 def open_redis(broker_url: str, *, client_name: str) -> Redis:
     """Return a client of the broker; it connects at the first command, and the caller closes it."""
+    url = _plain_url(broker_url)
+    # A Unix socket has neither of these, and the client would not take them.
+    network: dict[str, Any] = {"socket_connect_timeout": CONNECT_TIMEOUT_SECONDS, "socket_keepalive": True}
     return Redis.from_url(
-        _plain_url(broker_url),
+        url,
         client_name=client_name,
-        socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,
         socket_timeout=SOCKET_TIMEOUT_SECONDS,
-        socket_keepalive=True,
         health_check_interval=10,
         decode_responses=True,
+        **({} if url.startswith("unix:") else network),
     )
 
 
@@ -49,6 +75,7 @@ def find_reporting_hosts(redis: Redis) -> list[str]:
 
 def redact_url(url: str) -> str:
     """Return the URL without what a log must not show."""
+    url = _SECRET.sub(r"\1***", url)
     parts = urlsplit(url)
     if not parts.password:
         return url

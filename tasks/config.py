@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -20,6 +28,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from tasks.access import BrokerSettings, OperatorSettings, RoleSettings, TrustSettings, check_operators
 from tasks.envelope import is_host_name
 from tasks.errors import ConfigError
 
@@ -143,22 +152,38 @@ class Settings(BaseSettings):
         extra="forbid", frozen=True, env_prefix=_PREFIX, env_nested_delimiter="__", env_ignore_empty=False
     )
 
-    #: redis://, rediss:// or redis+socket://; carries doorbells and events.
-    broker_url: str = "redis://localhost:6379/0"
+    #: How to prove oneself to Redis.
+    broker: BrokerSettings = Field(default_factory=BrokerSettings)
+    #: redis://, rediss:// or redis+socket://; carries doorbells and events. Here with what [broker] adds.
+    broker_url: str = Field(default="redis://localhost:6379/0", validate_default=True)
     #: SQLAlchemy URL of the catalog; only the control side opens it.
     catalog_url: str = "sqlite:////var/lib/fleetsave/catalog.sqlite"
     host: HostSettings = Field(default_factory=HostSettings)
     scheduler: SchedulerSettings = Field(default_factory=SchedulerSettings)
     #: Domain name -> tags, beside those in the domain's own metadata.
     tags: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    #: Whose jobs this host runs.
+    trust: TrustSettings = Field(default_factory=TrustSettings)
+    #: Control host: private key file that doorbells are signed with; None: only insecure workers take them.
+    signing_key: Path | None = None
+    #: Control host: what may be asked for by whom.
+    roles: dict[str, RoleSettings] = Field(default_factory=dict)
+    #: Control host: key id -> whose it is.
+    operators: dict[str, OperatorSettings] = Field(default_factory=dict)
 
     @field_validator("broker_url")
     @classmethod
-    def _check_broker_url(cls, value: str) -> str:
+    def _check_broker_url(cls, value: str, info: ValidationInfo) -> str:
         if urlsplit(value).scheme not in _BROKER_SCHEMES:
             message = f"should begin with one of {', '.join(f'{scheme}://' for scheme in _BROKER_SCHEMES)}"
             raise ValueError(message)
-        return value
+        broker = info.data.get("broker")
+        return broker.complete_url(value) if broker is not None else value
+
+    @model_validator(mode="after")
+    def _check_operators(self) -> Self:
+        check_operators(self.operators, self.roles)
+        return self
 
     @classmethod
     def settings_customise_sources(

@@ -11,11 +11,12 @@ from kombu import Queue
 from kombu.exceptions import KombuError, OperationalError
 from redis.exceptions import RedisError
 
-from tasks.app import RUN_TASK
+from tasks.app import RUN_TASK, signing_key_of
 from tasks.broker import queue_name
 from tasks.catalog import Catalog, JobView, models
 from tasks.envelope import Envelope, new_nonce
 from tasks.errors import BrokerError
+from tasks.keys import SigningKey
 from tasks.states import JobState
 
 #: How long a doorbell is good; a row that still waits after that is rung for again, with a new envelope.
@@ -23,7 +24,7 @@ DOORBELL_LIFETIME: Final = timedelta(hours=24)
 
 
 def ring_doorbells(catalog: Catalog, app: Celery, jobs: Sequence[JobView], *, now: datetime) -> None:
-    """Send one doorbell for each job that is queued; ringing twice for one is harmless.
+    """Send one doorbell for each job that is queued, signed with the application's key; twice is harmless.
 
     Args:
         catalog: where it is noted that they were rung.
@@ -35,12 +36,13 @@ def ring_doorbells(catalog: Catalog, app: Celery, jobs: Sequence[JobView], *, no
         BrokerError: Redis did not take them all; `job_ids` are those still to be rung for.
     """
     waiting = [job for job in jobs if job.state is JobState.QUEUED]
+    key = signing_key_of(app)
     rung: list[str] = []
     try:
         with app.producer_or_acquire() as producer:
             for job in waiting:
                 queue = Queue(queue_name(job.host), routing_key=queue_name(job.host))
-                kwargs = {"envelope": _envelope(job, now).to_bytes().decode(), "signature": None}
+                kwargs = _sign(_envelope(job, key.key_id if key else None, now), key)
                 app.send_task(
                     RUN_TASK, kwargs=kwargs, task_id=job.job_id, queue=cast("Any", queue), producer=producer
                 )
@@ -58,7 +60,13 @@ def ring_doorbells(catalog: Catalog, app: Celery, jobs: Sequence[JobView], *, no
         _note_rung(catalog, rung, now)
 
 
-def _envelope(job: JobView, now: datetime) -> Envelope:
+def _sign(envelope: Envelope, key: SigningKey | None) -> dict[str, str | None]:
+    """Return what the host's task is called with; without a key only an insecure worker takes it."""
+    document = envelope.to_bytes()
+    return {"envelope": document.decode(), "signature": key.sign(document) if key else None}
+
+
+def _envelope(job: JobView, key_id: str | None, now: datetime) -> Envelope:
     """Return a new envelope for a job."""
     issued_at = now.replace(microsecond=now.microsecond // 1000 * 1000)
     return Envelope(
@@ -71,6 +79,7 @@ def _envelope(job: JobView, now: datetime) -> Envelope:
         issued_at=issued_at,
         expires_at=issued_at + DOORBELL_LIFETIME,
         nonce=new_nonce(),
+        key_id=key_id,
     )
 
 

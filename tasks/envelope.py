@@ -5,16 +5,35 @@ Source: DESIGN.md section 4.
 
 from __future__ import annotations
 
-import json
 import re
-import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
+from tasks.document import (
+    check_time,
+    format_document,
+    format_time,
+    is_nonce,
+    new_nonce,
+    read_object,
+    read_times,
+)
 from tasks.errors import RefusedJobError
+from tasks.keyring import CheckSignature
+from tasks.keys import is_key_id
 from tasks.params import NAME_LENGTH_MAX, OPERATION_PARAMS, check_params, is_domain_name, malformed
+
+__all__ = [
+    "Envelope",
+    "check_job",
+    "format_time",
+    "is_host_name",
+    "new_nonce",
+    "open_envelope",
+    "parse_envelope",
+]
 
 ENVELOPE_VERSION: Final = 1
 #: Bytes of canonical JSON; a domain XML in it is the only thing that grows.
@@ -23,8 +42,6 @@ ATTEMPTS_MAX: Final = 1000
 
 _JOB_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}")
 _HOST: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
-_TIME: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z")
-_NONCE: Final = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +61,7 @@ class Envelope:
     expires_at: datetime
     #: 32 hex digits; makes two envelopes of one job differ.
     nonce: str
-    #: Which key signed it; None until envelopes are signed.
+    #: Which key signed it; None: nobody did, and only an insecure worker takes it.
     key_id: str | None = None
 
     def to_bytes(self) -> bytes:
@@ -62,24 +79,31 @@ class Envelope:
             "nonce": self.nonce,
             "key_id": self.key_id,
         }
-        text = json.dumps(
-            document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-        )
-        return text.encode()
+        return format_document(document)
 
 
-def new_nonce() -> str:
-    """Return 32 hex digits that nobody can guess."""
-    return secrets.token_hex(16)
+def open_envelope(
+    document: bytes, signature: object, *, check: CheckSignature, host: str, now: datetime
+) -> Envelope:
+    """Return the job that a signed document holds; nothing in it is believed before the signature is.
 
+    Args:
+        document: canonical JSON as it came; the signature covers exactly these bytes.
+        signature: as it came beside it.
+        check: of a `Keyring`.
+        host: this host's name.
+        now: aware; what its time is measured by.
 
-def format_time(moment: datetime) -> str:
-    """Return the moment in UTC as 2026-01-31T23:59:59.000Z; what is below a millisecond is dropped."""
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    Raises:
+        RefusedJobError: `reason` is malformed (no JSON object), bad_signature, or as for parse_envelope.
+    """
+    fields = read_object(document, what="envelope", size_max=ENVELOPE_SIZE_MAX)
+    check(document, fields.get("key_id"), signature)
+    return parse_envelope(fields, host=host, now=now)
 
 
 def parse_envelope(document: bytes | Mapping[str, Any], *, host: str, now: datetime) -> Envelope:
-    """Return the job that the document holds, if it is for this host and in time.
+    """Return the job that the document holds, if it is for this host and in time; signed or not.
 
     Args:
         document: canonical JSON, at most 1 MiB, or the object that it stands for.
@@ -89,13 +113,12 @@ def parse_envelope(document: bytes | Mapping[str, Any], *, host: str, now: datet
     Raises:
         RefusedJobError: `reason` is malformed, wrong_host or expired, judged in this order.
     """
-    envelope = _read_fields(_read_object(document))
+    if isinstance(document, bytes):
+        document = read_object(document, what="envelope", size_max=ENVELOPE_SIZE_MAX)
+    envelope = _read_fields(document)
     if envelope.host != host:
         raise RefusedJobError("host", repr(envelope.host), repr(host), reason="wrong_host")
-    if envelope.expires_at <= now:
-        raise RefusedJobError(
-            f"job {envelope.job_id}", f"expired at {format_time(envelope.expires_at)}", reason="expired"
-        )
+    check_time(f"job {envelope.job_id}", envelope.issued_at, envelope.expires_at, now=now)
     return envelope
 
 
@@ -120,35 +143,6 @@ def is_host_name(value: object) -> bool:
     return isinstance(value, str) and _HOST.fullmatch(value) is not None
 
 
-def _read_object(document: bytes | Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the one JSON object in the bytes; duplicate keys, NaN and oversize are refused."""
-    if not isinstance(document, bytes):
-        return document
-    if len(document) > ENVELOPE_SIZE_MAX:
-        raise malformed("envelope", f"{len(document)} bytes", f"at most {ENVELOPE_SIZE_MAX}")
-    try:
-        value = json.loads(document, object_pairs_hook=_unique, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        raise malformed("envelope", f"no JSON: {error}", "one JSON object") from error
-    if not isinstance(value, dict):
-        raise malformed("envelope", type(value).__name__, "one JSON object")
-    return value
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Refuse an object that says one thing twice: a signature would cover both readings."""
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        message = "a key appears twice"
-        raise ValueError(message)
-    return result
-
-
-def _no_constant(name: str) -> Any:
-    message = f"{name} is no JSON"
-    raise ValueError(message)
-
-
 _KEYS: Final = frozenset(field.name for field in fields(Envelope)) | {"v"}
 
 
@@ -163,26 +157,13 @@ def _read_fields(document: Mapping[str, Any]) -> Envelope:
         if not is_right(document[key]):
             raise malformed(key, document[key], wanted)
     check_job(document["op"], document["domain"], document["params"])
-    issued_at, expires_at = _read_time(document, "issued_at"), _read_time(document, "expires_at")
-    if expires_at <= issued_at:
-        raise malformed("expires_at", document["expires_at"], "a time after issued_at")
+    issued_at, expires_at = read_times(document)
     return Envelope(
         **{key: document[key] for key in ("job_id", "attempt", "op", "host", "domain", "nonce", "key_id")},
         params=dict(document["params"]),
         issued_at=issued_at,
         expires_at=expires_at,
     )
-
-
-def _read_time(document: Mapping[str, Any], key: str) -> datetime:
-    """Return the one moment that the text can mean."""
-    text = document[key]
-    if not isinstance(text, str) or not _TIME.fullmatch(text):
-        raise malformed(key, text, "a UTC time such as 2026-01-31T23:59:59.000Z")
-    try:
-        return datetime.fromisoformat(text)
-    except ValueError as error:
-        raise malformed(key, text, "a time that exists") from error
 
 
 def _matches(pattern: re.Pattern[str]) -> Callable[[object], bool]:
@@ -197,6 +178,6 @@ _FIELDS: Final[Mapping[str, tuple[Callable[[object], bool], str]]] = {
     "host": (is_host_name, "a host's name"),
     "op": (lambda value: isinstance(value, str), "an operation's name"),
     "params": (lambda value: isinstance(value, dict), "an object"),
-    "nonce": (_matches(_NONCE), "32 hex digits"),
-    "key_id": (lambda value: value is None, "null: this version signs nothing"),
+    "nonce": (is_nonce, "32 hex digits"),
+    "key_id": (lambda value: value is None or is_key_id(value), "a key's id, or null"),
 }

@@ -16,11 +16,12 @@ from prometheus_client import start_http_server
 
 from engine.errors import StorageError
 from tasks.broker import open_redis
-from tasks.config import Settings
-from tasks.envelope import parse_envelope
-from tasks.errors import RefusedJobError, UsageError
+from tasks.config import FILE_VARIABLE, Settings
+from tasks.envelope import open_envelope
+from tasks.errors import ConfigError, RefusedJobError, UsageError
 from tasks.inventory import DescribeHost, Inventory, ListDomains
 from tasks.journal import Journal
+from tasks.keyring import CheckSignature, Keyring, trust_anybody
 from tasks.leftovers import Leftovers
 from tasks.metrics import WorkerMetrics
 from tasks.question import parse_question
@@ -47,6 +48,7 @@ class HostWorker:
 
     Raises:
         StorageError: a directory cannot be made or written.
+        ConfigError: no key is trusted, and it is not said that everybody is.
         UsageError: another worker uses the same state directory.
     """
 
@@ -63,12 +65,14 @@ class HostWorker:
         self._address = (host.metrics_address, host.metrics_port)
         #: Where /metrics is served, once started.
         self.metrics_port = 0
+        self._check_signature = _open_keyring(settings)
         for folder in (host.state_dir, host.runtime_dir):
             _make_folder(folder)
         # What was opened first is closed last.
         self._closing = ExitStack()
         self._closing.callback(os.close, _lock_folder(host.state_dir))
         self.metrics = WorkerMetrics(version=_version(), store=host.store)
+        self.metrics.insecure.set(settings.trust.insecure)
         self._journal = self._closing.enter_context(
             Journal(host.state_dir / "journal.sqlite", host=host.name)
         )
@@ -125,13 +129,17 @@ class HostWorker:
 
     def answer_doorbell(self, envelope: object, signature: object) -> None:
         """Run the job that a doorbell speaks of, once, to its end; count and drop every other doorbell."""
-        del signature  # Checked from the release on that signs; until then whoever reaches Redis may ring.
         try:
             text = envelope if isinstance(envelope, str) else ""
-            job = parse_envelope(text.encode(errors="replace"), host=self._host, now=datetime.now(UTC))
+            job = open_envelope(
+                text.encode(errors="replace"),
+                signature,
+                check=self._check_signature,
+                host=self._host,
+                now=datetime.now(UTC),
+            )
         except RefusedJobError as error:
-            self.metrics.doorbells.labels(result=error.reason).inc()
-            _log.warning("doorbell refused", reason=error.reason, error=str(error))
+            self.refuse_doorbell(error)
             return
         if not self._journal.claim(job):
             self.metrics.doorbells.labels(result="duplicate").inc()
@@ -140,6 +148,11 @@ class HostWorker:
         self.metrics.doorbells.labels(result="claimed").inc()
         _log.info("job claimed", job_id=job.job_id, op=job.op, domain=job.domain, attempt=job.attempt)
         self._supervisor.run(job)
+
+    def refuse_doorbell(self, error: RefusedJobError) -> None:
+        """Count a doorbell that is dropped."""
+        self.metrics.doorbells.labels(result=error.reason).inc()
+        _log.warning("doorbell refused", reason=error.reason, error=str(error))
 
     def answer_question(self, question: object, signature: object) -> None:
         """Say again what is journaled about a job, or that nothing is; drop a question that is no good."""
@@ -166,6 +179,22 @@ class HostWorker:
         self._closing.callback(server.server_close)
         self._closing.callback(server.shutdown)
         self.metrics_port = server.server_port
+
+
+def _open_keyring(settings: Settings) -> CheckSignature:
+    """Return what tells whose jobs this host runs; nobody's unless that is said."""
+    trust = settings.trust
+    if trust.insecure:
+        _log.warning("insecure: whoever reaches the broker can give this host jobs", host=settings.host.name)
+        return trust_anybody
+    keyring = Keyring(trust.keys, trust.keys_dir)
+    if not keyring.list_keys():
+        raise ConfigError(
+            "trust.keys", "no key is trusted: this host would refuse every job",
+            "the control host's public key in [trust] keys or keys_dir",
+            f"fleetsave keys generate on the control host makes one; ${FILE_VARIABLE} names these settings",
+        )  # fmt: skip
+    return keyring.check
 
 
 def _make_folder(folder: Path) -> None:

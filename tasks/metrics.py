@@ -72,6 +72,11 @@ class WorkerMetrics:
             "recoveries_total", "Unfinished jobs and leftovers of dead engines that were settled.", "kind"
         )
         self.libvirt_up = Gauge("fleetsave_libvirt_up", "1 if libvirt answered.", registry=self.registry)
+        self.insecure = Gauge(
+            "fleetsave_worker_insecure",
+            "1 if the worker runs jobs that nobody signed.",
+            registry=self.registry,
+        )
         self.last_poll = Gauge(
             "fleetsave_worker_last_poll_timestamp_seconds",
             "When the worker last asked for doorbells.",

@@ -20,7 +20,7 @@ from tasks.errors import RefusedJobError, UsageError
 from tasks.locate import DomainRef, locate_domain, locate_image
 from tasks.states import UNFINISHED, JobState
 
-__all__ = ["DomainRef", "submit"]
+__all__ = ["DomainRef", "make_jobs", "submit"]
 
 
 def submit(
@@ -53,22 +53,39 @@ def submit(
         BrokerError: with job_ids: the rows are there and stay queued, but not every doorbell could be rung;
             without: the catalog cannot be reached.
     """
-    wanted = dict(params or {})
+    moment = now()
+    with catalog.write() as session:
+        views = make_jobs(session, op=op, domains=domains, params=params or {}, run_id=run_id, now=moment)
+    ring_doorbells(catalog, app, views, now=moment)
+    rung = {view.job_id: view for view in queries.find_jobs(catalog, [view.job_id for view in views])}
+    return [rung[view.job_id] for view in views]
+
+
+def make_jobs(
+    session: Session,
+    *,
+    op: str,
+    domains: Sequence[DomainRef],
+    params: Mapping[str, Any],
+    run_id: str | None,
+    now: datetime,
+) -> list[JobView]:
+    """Add the rows of one job for each domain to the caller's transaction; nobody has rung for them yet.
+
+    Raises:
+        UsageError, NoDomainError, DomainBusyError: as for `submit`.
+    """
+    wanted = dict(params)
     for ref in domains:
         try:
             check_job(op, ref.domain, wanted)
         except RefusedJobError as error:
             raise UsageError(error.where, error.found, error.wanted, error.hint) from error
-    moment = now()
     try:
-        with catalog.write() as session:
-            rows = [_make_row(session, op, ref, params=wanted, run_id=run_id, now=moment) for ref in domains]
-            views = [JobView.of(row) for row in rows]
+        rows = [_make_row(session, op, ref, params=wanted, run_id=run_id, now=now) for ref in domains]
     except IntegrityError as error:
         raise DomainBusyError(op, "another job took one of the domains at the same moment") from error
-    ring_doorbells(catalog, app, views, now=moment)
-    rung = {view.job_id: view for view in queries.find_jobs(catalog, [view.job_id for view in views])}
-    return [rung[view.job_id] for view in views]
+    return [JobView.of(row) for row in rows]
 
 
 def _make_row(

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import structlog
-from celery import Celery, bootsteps, signals
-from celery.exceptions import CPendingDeprecationWarning
+from celery import Celery, bootsteps
 
 from tasks.app import make_app
 from tasks.config import Settings
@@ -17,6 +15,7 @@ from tasks.host import HostWorker
 from tasks.inventory import DescribeHost, ListDomains
 from tasks.jobs import register_jobs
 from tasks.logs import configure_logging
+from tasks.serving import serve_queue
 from tasks.supervisor import ENGINE_COMMAND
 
 _log: Final = structlog.get_logger(__name__)
@@ -41,12 +40,11 @@ def run_worker(
         describe_host: how to see what guests it can run; default: the engine's.
 
     Raises:
+        ConfigError: no key is trusted.
         StorageError: a directory cannot be made or written.
         UsageError: another worker uses the same state directory, or the metrics port is taken.
     """
     configure_logging()
-    # At each lost connection Celery would announce a change of its own that concerns late acks only.
-    warnings.simplefilter("ignore", CPendingDeprecationWarning)
     # Journal and event files hold domain XML, which may hold passwords.
     os.umask(0o077)
     # Heavy: libvirt is needed only where nobody stands in for it.
@@ -72,7 +70,7 @@ def _run_celery(settings: Settings, host: HostWorker) -> int:
     register_jobs(app, host.answer_doorbell, host.answer_question)
     _watch_polls(app, host.metrics.polled)
 
-    def say_ready(**_: object) -> None:
+    def say_ready() -> None:
         _log.info(
             "worker ready",
             host=settings.host.name,
@@ -81,32 +79,14 @@ def _run_celery(settings: Settings, host: HostWorker) -> int:
             parallel=settings.host.parallel,
         )
 
-    shutdowns: list[str] = []
-
-    def note_shutdown(how: str, **_: object) -> None:
-        shutdowns.append(how)
-        host.stop_settling()
-
-    # Celery would otherwise set up logging of its own. It keeps these receivers by weak reference.
-    signals.setup_logging.connect(_keep_logging)
-    signals.worker_ready.connect(say_ready)
-    signals.worker_shutting_down.connect(note_shutdown)
-    worker: Any = app.Worker(
-        hostname=f"fleetsave@{settings.host.name}",
-        pool="threads",
+    return serve_queue(
+        app,
+        name=settings.host.name,
         concurrency=settings.host.parallel,
-        without_gossip=True,
-        without_mingle=True,
-        without_heartbeat=True,
-        quiet=True,
+        on_ready=say_ready,
+        on_shutdown=host.stop_settling,
+        on_garbage=host.refuse_doorbell,
     )
-    worker.start()
-    # Celery calls Ctrl-C a failure even where it waited for every job.
-    return 0 if shutdowns == ["Warm"] else int(worker.exitcode or 0)
-
-
-def _keep_logging(**_: object) -> None:
-    """Leave logging as it is."""
 
 
 def _watch_polls(app: Celery, polled: Callable[[], None]) -> None:

@@ -67,6 +67,7 @@ def _play(stack: ExitStack, story: Story) -> Demo:
             f"{host.name}: user {host.user} with its own libvirt daemon; the worker's metrics: port {port}"
         )
     story.say(f"control side: root, with a catalog of its own, and {broker.url}")
+    story.say("its key signs every job; a host trusts that key alone, and Redis lets it read its own queue")
     played = Demo(fleet, story)
     before = fleet.scrape()
     played.start_guests()

@@ -20,6 +20,8 @@ from cli.sandbox import Host, RedisServer, Sandbox, SandboxError
 from tasks.broker import open_redis
 from tasks.catalog import Catalog, open_catalog, queries
 from tasks.events import apply_events
+from tasks.keys import generate_key, write_key
+from tasks.redis_acl import host_user, new_password
 
 #: Seconds that a worker gets to consume its queue, on a busy machine.
 _READY_SECONDS: Final = 60.0
@@ -101,7 +103,14 @@ class Fleet:
         self.catalog_url: Final = f"sqlite:///{self.folder / 'catalog.sqlite'}"
         self.workers: Final[dict[str, Worker]] = {}
         self._config: Final = self.folder / "fleetsave.toml"
-        settings = {"broker_url": broker.url, "catalog_url": self.catalog_url}
+        #: The control side's key: every worker trusts it, and no other.
+        self.key: Final = generate_key(name)
+        signing_key, _ = write_key(self.key, self.folder)
+        settings = {
+            "broker_url": broker.url,
+            "catalog_url": self.catalog_url,
+            "signing_key": str(signing_key),
+        }
         self._config.write_text(_format_toml(settings))
 
     @property
@@ -200,9 +209,13 @@ class Fleet:
             "inventory_seconds": 1.0,
             **settings,
         }
-        config.write_text(_format_toml({"broker_url": self.broker.url, "host": values}))
-        os.chown(config, host.uid, host.account.user.gid)
-        config.chmod(0o400)
+        document = {
+            "broker_url": self.broker.url,
+            "host": values,
+            "trust.keys": {self.key.key_id: self.key.public.text},
+            "broker": self._let_in(host),
+        }
+        _give(host, config, _format_toml(document))
         log = host.logs / "worker.log"
         with log.open("w") as opened:
             process = host.popen(
@@ -211,6 +224,14 @@ class Fleet:
                 stderr=opened,
             )
         return Worker(host=host, config=config, log=log, process=process)
+
+    def _let_in(self, host: Host) -> dict[str, str]:
+        """Make the host a user of Redis who may do a host's work and no more; return its [broker] table."""
+        user, password = host_user(host.name), new_password()
+        self.broker.add_users(user.format_line(password) + "\n")
+        file = host.home / "broker.password"
+        _give(host, file, password)
+        return {"username": user.name, "password_file": str(file)}
 
 
 @contextmanager
@@ -222,6 +243,14 @@ def open_fleet(sandbox: Sandbox, broker: RedisServer, *, name: str = "control") 
         yield fleet
     finally:
         fleet.stop_workers()
+
+
+def _give(host: Host, file: Path, text: str) -> None:
+    """Write a file that only the host's user may read."""
+    file.unlink(missing_ok=True)
+    file.touch(mode=0o400)
+    os.chown(file, host.uid, host.account.user.gid)
+    file.write_text(text)
 
 
 def _format_toml(document: Mapping[str, object]) -> str:

@@ -32,6 +32,8 @@ class RedisServer:
         self._configuration: Final = dict(configuration or {})
         self._server: subprocess.Popen[str] | None = None
         account.run(["mkdir", "-p", folder])
+        # Without users of its own in it, everybody may do everything, as without the file.
+        account.run(["touch", self._users])
         for _ in range(_PORT_ATTEMPTS):
             self.port = _choose_port()
             if self._start():
@@ -47,6 +49,24 @@ class RedisServer:
     def log(self) -> Path:
         """What the server has to say."""
         return self.folder / "redis.log"
+
+    @property
+    def _users(self) -> Path:
+        return self.folder / "users.acl"
+
+    def add_users(self, lines: str) -> None:
+        """Let the users of these lines of an ACL file in, or change them; others stay. Kept over restarts.
+
+        Raises:
+            SandboxError: Redis does not take the lines; the text says why.
+        """
+        users = {line.split()[1]: line for line in (self._users.read_text() + lines).splitlines()}
+        self._account.run(["tee", self._users], input="\n".join(users.values()) + "\n")
+        with socket.create_connection((_LOOPBACK, self.port), timeout=_START_SECONDS) as connection:
+            connection.sendall(b"ACL LOAD\r\n")
+            answer = connection.recv(4096)
+        if not answer.startswith(b"+OK"):
+            raise SandboxError(f"Redis does not take the users: {answer.decode(errors='replace').strip()}")
 
     @property
     def pid(self) -> int | None:
@@ -84,6 +104,7 @@ class RedisServer:
             "port": str(self.port),
             "dir": str(self.folder),
             "logfile": str(self.log),
+            "aclfile": str(self._users),
             "appendonly": "yes",
             "maxmemory-policy": "noeviction",
             # No snapshots beside the append-only file: they fork, which a small machine feels.

@@ -2,7 +2,14 @@
 
 from tasks.catalog.connection import Catalog, open_catalog
 from tasks.catalog.migrate import migrate
-from tasks.catalog.views import DomainView, EventView, HostView, JobView, RestorePointView
+from tasks.catalog.views import (
+    DomainView,
+    EventView,
+    HostView,
+    JobView,
+    RestorePointView,
+    SubmissionView,
+)
 
 __all__ = [
     "Catalog",
@@ -11,6 +18,7 @@ __all__ = [
     "HostView",
     "JobView",
     "RestorePointView",
+    "SubmissionView",
     "migrate",
     "open_catalog",
 ]

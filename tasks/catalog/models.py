@@ -215,6 +215,37 @@ class Lease(Base):
     expires_at: Mapped[datetime]
 
 
+class Submission(Base):
+    """One request of an operator that came over Celery, and what became of it."""
+
+    __tablename__ = "submissions"
+    __table_args__ = (
+        # What strangers claim takes no id away from anybody.
+        Index(
+            "ix_submissions_one_authentic",
+            "run_id",
+            unique=True,
+            sqlite_where=text("is_authentic"),
+            postgresql_where=text("is_authentic"),
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    #: As the caller chose it, the run_id of its jobs; None where none could be read.
+    run_id: Mapped[str | None] = mapped_column(String(64), index=True)
+    #: As claimed; proven where is_authentic.
+    key_id: Mapped[str | None] = mapped_column(String(64))
+    #: Whether the signature was right.
+    is_authentic: Mapped[bool]
+    op: Mapped[str | None] = mapped_column(String(32))
+    received_at: Mapped[datetime]
+    #: accepted or refused.
+    state: Mapped[str] = mapped_column(String(16))
+    #: One sentence: why it was refused, or what was left out.
+    reason: Mapped[str | None] = mapped_column(Text)
+    job_count: Mapped[int] = mapped_column(default=0)
+
+
 class StreamPosition(Base):
     """How far a host's event stream has been applied."""
 

@@ -9,7 +9,14 @@ from sqlalchemy import or_, select
 
 from tasks.catalog import models
 from tasks.catalog.connection import Catalog
-from tasks.catalog.views import DomainView, EventView, HostView, JobView, RestorePointView
+from tasks.catalog.views import (
+    DomainView,
+    EventView,
+    HostView,
+    JobView,
+    RestorePointView,
+    SubmissionView,
+)
 from tasks.errors import UsageError
 from tasks.states import JobState
 
@@ -154,3 +161,18 @@ def list_restore_points(
         query = query.where(point.path == path)
     with catalog.read() as session:
         return [RestorePointView.of(row) for row in session.scalars(query)]
+
+
+def find_submission(catalog: Catalog, run_id: str) -> SubmissionView | None:
+    """Return what became of a signed submission; None: it has not arrived, or its signature was wrong."""
+    row = models.Submission
+    with catalog.read() as session:
+        found = session.scalars(select(row).where(row.run_id == run_id, row.is_authentic)).first()
+        return SubmissionView.of(found) if found else None
+
+
+def list_submissions(catalog: Catalog, *, limit: int = LIMIT_DEFAULT) -> list[SubmissionView]:
+    """Return what came over Celery, refused and unsigned requests included, newest first."""
+    query = select(models.Submission).order_by(models.Submission.id.desc()).limit(limit)
+    with catalog.read() as session:
+        return [SubmissionView.of(row) for row in session.scalars(query)]

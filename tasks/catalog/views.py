@@ -145,3 +145,27 @@ class RestorePointView:
     def of(cls, row: models.RestorePoint) -> Self:
         """Return the view of a row."""
         return cls(**{name: getattr(row, name) for name in cls.__slots__})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubmissionView:
+    """One request of an operator that came over Celery, and what became of it."""
+
+    #: As the caller chose it; None where none could be read.
+    run_id: str | None
+    #: As claimed; proven where is_authentic.
+    key_id: str | None
+    #: Whether the signature was right.
+    is_authentic: bool
+    op: str | None
+    received_at: datetime
+    #: accepted or refused.
+    state: str
+    #: One sentence: why it was refused, or what was left out; None: nothing to say.
+    reason: str | None
+    job_count: int
+
+    @classmethod
+    def of(cls, row: models.Submission) -> Self:
+        """Return the view of a row."""
+        return cls(**{name: getattr(row, name) for name in cls.__slots__})

@@ -75,6 +75,7 @@ class Bench:
         log = self.host.logs / f"killed-worker-{time.monotonic_ns()}.log"
         environment = {
             "FLEETSAVE_BROKER_URL": self.fleet.broker.url,
+            "FLEETSAVE_TRUST__KEYS": json.dumps({self.fleet.key.key_id: self.fleet.key.public.text}),
             "FLEETSAVE_HOST__NAME": self.host.name,
             "FLEETSAVE_HOST__URI": self.host.uri,
             "FLEETSAVE_HOST__STORE": str(self.host.store),

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,15 +16,18 @@ from uuid import uuid4
 
 import pytest
 from celery import Celery
+from kombu import Queue
 from prometheus_client.parser import text_string_to_metric_families
 from redis import Redis
 
 from cli.sandbox import RedisServer
-from tasks.app import make_app
-from tasks.broker import open_redis
+from tasks.app import RUN_TASK, make_app
+from tasks.broker import open_redis, queue_name
 from tasks.catalog import Catalog, open_catalog
 from tasks.config import Settings
 from tasks.envelope import Envelope, new_nonce
+from tasks.keys import SigningKey, generate_key, write_key
+from tasks.redis_acl import RedisUser, host_user, new_password
 
 _ROOT = Path(__file__).resolve().parents[2]
 _WORKER = _ROOT / "tests" / "data" / "stand_in_worker.py"
@@ -47,7 +50,11 @@ class WorkerProcess:
         self.host = host
         self.folder = folder
         self.runtime_dir = folder / "run"
-        self._broker_url = broker_url
+        self.broker_url = broker_url
+        #: Settings that say whom it trusts and how it proves itself.
+        self.access: dict[str, str] = {"FLEETSAVE_TRUST__INSECURE": "1"}
+        #: What is run: the worker with the engine that stands in.
+        self.program: Sequence[str] = (str(_WORKER),)
         self._log = folder / "worker.log"
         self._process: subprocess.Popen[bytes] | None = None
         self.metrics_port = 0
@@ -55,12 +62,13 @@ class WorkerProcess:
 
     def start(self, *, is_awaited: bool = True) -> None:
         """Start and wait until it consumes."""
-        self._log_offset = self._log.stat().st_size if self._log.exists() else 0
+        self._log_offset = self.log_size() if self._log.exists() else 0
         environment = {
             **os.environ,
             "PYTHONPATH": str(_ROOT),
-            "FLEETSAVE_BROKER_URL": self._broker_url,
+            "FLEETSAVE_BROKER_URL": self.broker_url,
             "FLEETSAVE_HOST__NAME": self.host,
+            **self.access,
             # Whatever has to be looked at on a hypervisor is looked at on libvirt's own stand-in.
             "FLEETSAVE_HOST__URI": "test:///default",
             "FLEETSAVE_HOST__STATE_DIR": str(self.folder / "state"),
@@ -71,7 +79,7 @@ class WorkerProcess:
         }
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, str(_WORKER)], stdout=log, stderr=log, env=environment, cwd=self.folder
+                [sys.executable, *self.program], stdout=log, stderr=log, env=environment, cwd=self.folder
             )
         if is_awaited:
             self.wait_ready()
@@ -82,8 +90,15 @@ class WorkerProcess:
 
     def log_lines(self, offset: int = 0) -> list[dict[str, Any]]:
         """Return what it has logged."""
-        lines = self._log.read_bytes()[offset:].decode().splitlines()
-        return [json.loads(line) for line in lines if line.startswith("{")]
+        return [json.loads(line) for line in self.log_text(offset).splitlines() if line.startswith("{")]
+
+    def log_size(self) -> int:
+        """Return how many bytes it has logged."""
+        return self._log.stat().st_size
+
+    def log_text(self, offset: int = 0) -> str:
+        """Return everything it wrote, from a byte on."""
+        return self._log.read_bytes()[offset:].decode()
 
     def end(self, number: signal.Signals | None, *, seconds: float = _DEADLINE_SECONDS) -> int:
         """Send a signal, if one is given, and return the exit status."""
@@ -144,6 +159,17 @@ class Bench:
     app: Celery
     catalog: Catalog
     redis: Redis
+    #: Of the control side; the worker trusts it.
+    key: SigningKey
+
+    def ring(self, envelope: object, signature: object = None) -> None:
+        """Send a doorbell past `submit`, signed if it is an envelope."""
+        if isinstance(envelope, Envelope):
+            document = envelope.to_bytes()
+            envelope, signature = document.decode(), self.key.sign(document)
+        name = queue_name(self.worker.host)
+        kwargs = {"envelope": envelope, "signature": signature}
+        self.app.send_task(RUN_TASK, kwargs=kwargs, queue=Queue(name, routing_key=name))
 
     def envelope(self, domain: str = "web-1", **changes: Any) -> Envelope:
         """Return a save for this host."""
@@ -158,26 +184,41 @@ class Bench:
             "issued_at": now,
             "expires_at": now + timedelta(hours=1),
             "nonce": new_nonce(),
+            "key_id": self.key.key_id,
         }
         return Envelope(**(values | changes))
 
 
 @pytest.fixture
 def bench(tmp_path: Path, redis_server: RedisServer) -> Iterator[Bench]:
-    """Give a worker that consumes, its broker and an empty catalog."""
+    """Give a worker that consumes, with the rights of its host alone, its broker and an empty catalog."""
     redis_server.start()
     worker = WorkerProcess(f"h{uuid4().hex[:8]}", tmp_path, redis_server.url)
-    app = make_app(Settings(broker_url=redis_server.url))
+    key = generate_key("control")
+    signing_key, _ = write_key(key, tmp_path)
+    worker.access = {"FLEETSAVE_TRUST__KEYS_DIR": str(tmp_path)} | _add_user(
+        redis_server, host_user(worker.host), tmp_path
+    )
+    app = make_app(Settings(broker_url=redis_server.url, signing_key=signing_key))
     redis = open_redis(redis_server.url, client_name="test")
     catalog = open_catalog(f"sqlite:///{tmp_path}/catalog.sqlite")
     try:
         worker.start()
-        yield Bench(worker, app, catalog, redis)
+        yield Bench(worker, app, catalog, redis, key)
     finally:
         worker.close()
         catalog.close()
         redis.close()
         app.close()
+
+
+def _add_user(server: RedisServer, user: RedisUser, folder: Path) -> dict[str, str]:
+    """Let a user into Redis; return the settings that it proves itself with."""
+    password = new_password()
+    server.add_users(user.format_line(password) + "\n")
+    file = folder / f"{user.name}.password"
+    file.write_text(password + "\n")
+    return {"FLEETSAVE_BROKER__USERNAME": user.name, "FLEETSAVE_BROKER__PASSWORD_FILE": str(file)}
 
 
 @pytest.fixture(name="wait_until")

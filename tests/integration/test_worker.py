@@ -7,11 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kombu import Queue
 
 from cli.sandbox import RedisServer
-from tasks.app import RUN_TASK
-from tasks.broker import queue_name
 from tasks.catalog import JobView, queries
 from tasks.events import apply_events
 from tasks.states import JobState
@@ -19,12 +16,6 @@ from tasks.submit import DomainRef, submit
 from tasks.wait import wait_jobs
 
 pytestmark = pytest.mark.integration
-
-
-def ring(bench: Any, envelope: object) -> None:
-    """Send a doorbell past `submit`."""
-    name = queue_name(bench.worker.host)
-    bench.app.send_task(RUN_TASK, kwargs={"envelope": envelope}, queue=Queue(name, routing_key=name))
 
 
 def end_of(bench: Any, job: JobView) -> JobView:
@@ -83,7 +74,7 @@ def test_doorbell_rung_three_times_runs_once(bench: Any, wait_until: Callable[..
     """A known job id is a duplicate and is dropped."""
     envelope = bench.envelope()
     for _ in range(3):
-        ring(bench, envelope.to_bytes().decode())
+        bench.ring(envelope)
 
     wait_until(lambda: bench.worker.metric("fleetsave_doorbells_total", result="duplicate") == 2)
     wait_until(lambda: bench.worker.metric("fleetsave_jobs_total", op="save", outcome="succeeded") == 1)
@@ -95,15 +86,8 @@ def test_refused_doorbells_are_counted_and_nothing_runs(bench: Any, wait_until: 
     """Malformed, expired, for another host: each has its label, none starts an engine."""
     good = bench.envelope()
     old = bench.envelope(expires_at=good.issued_at, issued_at=good.issued_at.replace(year=2020))
-    for envelope in (
-        "no json",
-        None,
-        {"v": 1},
-        bench.envelope(host="elsewhere").to_bytes().decode(),
-        old.to_bytes().decode(),
-    ):
-        ring(bench, envelope)
-    ring(bench, good.to_bytes().decode())
+    for envelope in ("no json", None, {"v": 1}, bench.envelope(host="elsewhere"), old, good):
+        bench.ring(envelope)
 
     wait_until(lambda: bench.worker.metric("fleetsave_jobs_total", op="save", outcome="succeeded") == 1)
     found = {

@@ -3,19 +3,19 @@ from celery.exceptions import QueueNotFound
 
 from tasks.app import make_app
 from tasks.config import HostSettings, Settings
+from tasks.transport import DoorbellChannel
 
 SETTINGS = Settings(broker_url="redis://127.0.0.1:1/0", host=HostSettings(name="alpha"))
 
 
-def test_worker_reads_its_own_queue_only() -> None:
-    """And keeps what it has taken under keys of its own."""
-    app = make_app(SETTINGS, answers=True)
+@pytest.mark.parametrize("scheme", ["redis://127.0.0.1:1/0", "redis+socket:///run/redis.sock"])
+def test_worker_reads_its_own_queue_only(scheme: str) -> None:
+    """By the transport that writes into no queue, however Redis is reached."""
+    app = make_app(Settings(broker_url=scheme, host=HostSettings(name="alpha")), answers=True)
     assert list(app.amqp.queues) == ["host.alpha"]
-    options = app.conf.broker_transport_options
-    assert {options[key] for key in ("unacked_key", "unacked_index_key", "unacked_mutex_key")} == {
-        "unacked:alpha", "unacked_index:alpha", "unacked_mutex:alpha",
-    }  # fmt: skip
-    assert options["priority_steps"] == [0]
+    assert app.conf.broker_transport_options["priority_steps"] == [0]
+    with app.connection_for_read() as connection:
+        assert connection.transport.Channel is DoorbellChannel
     app.close()
 
 

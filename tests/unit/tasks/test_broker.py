@@ -29,3 +29,7 @@ def test_password_is_not_shown() -> None:
     """In logs and messages."""
     assert redact_url("redis://user:secret@broker:6379/0") == "redis://***@broker:6379/0"
     assert redact_url("redis://broker/0") == "redis://broker/0"
+    assert redact_url("sqlite:////var/lib/c.sqlite") == "sqlite:////var/lib/c.sqlite"
+    assert (
+        redact_url("postgresql://db/x?user=u&Password=s&a=b") == "postgresql://db/x?user=u&Password=***&a=b"
+    )

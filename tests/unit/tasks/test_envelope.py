@@ -6,9 +6,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.envelope import ENVELOPE_SIZE_MAX, Envelope, check_job, format_time, new_nonce, parse_envelope
+from tasks.envelope import (
+    ENVELOPE_SIZE_MAX,
+    Envelope,
+    check_job,
+    format_time,
+    new_nonce,
+    open_envelope,
+    parse_envelope,
+)
 from tasks.errors import RefusedJobError
+from tasks.keyring import Keyring
+from tasks.keys import SigningKey
 
+KEY = SigningKey(key_id="k1", seed=bytes(range(32)))
 NOW = datetime(2026, 3, 29, 1, 30, tzinfo=UTC)
 MOMENTS = st.datetimes(min_value=datetime(1000, 1, 1), max_value=datetime(9000, 1, 1)).map(  # noqa: DTZ001
     lambda moment: moment.replace(microsecond=moment.microsecond // 1000 * 1000, tzinfo=UTC)
@@ -130,7 +141,7 @@ def test_a_field_of_another_kind_is_refused_or_means_the_same(key: str, value: A
         {"expires_at": "2026-03-29 02:30:00.000"},
         {"expires_at": "2026-03-29T01:30:00.000Z"},
         {"nonce": "x"},
-        {"key_id": "k1"},
+        {"key_id": "k/1"},
         {"more": 1},
     ],
 )
@@ -182,3 +193,65 @@ def test_nonces_differ() -> None:
 def test_times_are_written_in_utc() -> None:
     """Another zone is the same moment."""
     assert format_time(datetime.fromisoformat("2026-03-29T03:30:00+02:00")) == "2026-03-29T01:30:00.000Z"
+
+
+def opened(document: bytes, signature: object, *, host: str = "alpha") -> Envelope:
+    """Return the job of a document, as a host that trusts the key takes it."""
+    keyring = Keyring({KEY.key_id: KEY.public.text})
+    return open_envelope(document, signature, check=keyring.check, host=host, now=NOW)
+
+
+def test_golden_signature_never_changes() -> None:
+    """Fixed key, fixed envelope: other implementations can be held to these very bytes."""
+    signed = envelope(key_id="k1").to_bytes()
+    assert signed == (
+        b'{"attempt":1,"domain":"web-1","expires_at":"2026-03-29T02:30:00.000Z","host":"alpha",'
+        b'"issued_at":"2026-03-29T01:30:00.000Z","job_id":"0123-abc","key_id":"k1",'
+        b'"nonce":"00000000000000000000000000000000","op":"save",'
+        b'"params":{"paused":true,"to":"/srv/a.save"},"v":1}'
+    )
+    assert KEY.public.text == "A6EHv/POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg="
+    signature = "6nrwAVDq0GCh5WShUWi+Q3Ysj7tCvQR236o3hlvbgZsEj+BAX1j6B+jcXdqbsWjWcnnCco/g+p373Tr2Tt8uDQ=="
+    assert KEY.sign(signed) == signature
+    assert opened(signed, signature) == envelope(key_id="k1")
+
+
+@given(st.sampled_from(sorted(document())), JSON)
+def test_signed_envelope_cannot_be_changed(key: str, value: Any) -> None:
+    """In no field, to no value; order and spaces count, too."""
+    good = envelope(key_id="k1").to_bytes()
+    changed = json.dumps(json.loads(good) | {key: value}).encode()
+    with pytest.raises(RefusedJobError) as caught:
+        opened(changed, KEY.sign(good))
+    assert caught.value.reason == "bad_signature"
+
+
+def test_signature_is_looked_at_before_anything_else_is() -> None:
+    """Host, time and fields of a stranger's envelope are not even judged."""
+    for bad in (envelope(key_id="k1", host="beta"), envelope(expires_at=NOW), envelope(op="wipe")):
+        with pytest.raises(RefusedJobError) as caught:
+            opened(bad.to_bytes(), None)
+        assert caught.value.reason == "bad_signature"
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"v": 2}, "malformed"),
+        ({"domain": "a/b"}, "malformed"),
+        ({"host": "beta"}, "wrong_host"),
+        ({"expires_at": "2026-03-29T01:30:00.001Z", "issued_at": "2026-03-29T01:29:00.000Z"}, None),
+        ({"expires_at": "2026-03-29T01:30:00.000Z", "issued_at": "2026-03-29T01:29:00.000Z"}, "expired"),
+        ({"issued_at": "2026-03-29T01:35:00.001Z"}, "expired"),
+        ({"expires_at": "2026-04-29T01:30:00.000Z"}, "malformed"),
+    ],
+)
+def test_signed_envelope_is_judged_all_the_same(changes: dict[str, Any], reason: str | None) -> None:
+    """Who signs may be mistaken."""
+    signed = json.dumps(document(key_id="k1", **changes)).encode()
+    try:
+        opened(signed, KEY.sign(signed))
+    except RefusedJobError as error:
+        assert error.reason == reason  # noqa: PT017
+    else:
+        assert reason is None
