@@ -10,7 +10,7 @@ from typing import Any, Final
 from celery import Celery
 from kombu import Queue
 
-from tasks.broker import CONNECT_TIMEOUT_SECONDS, SOCKET_TIMEOUT_SECONDS, queue_name
+from tasks.broker import CONNECT_TIMEOUT_SECONDS, SOCKET_TIMEOUT_SECONDS, first_queue_name, queue_name
 from tasks.config import Settings
 
 #: The one task; its name is part of the protocol between releases.
@@ -56,13 +56,15 @@ def make_app(settings: Settings, *, answers: bool = False) -> Celery:
 
     Args:
         settings: broker and host.
-        answers: whether this is the host's worker, which reads the host's own queue.
+        answers: whether this is the host's worker, which reads the host's own queues.
     """
     app = Celery("fleetsave", broker=settings.broker_url, set_as_current=False)
     app.conf.update(_CONF)
     host = settings.host.name
     app.conf.broker_transport_options = _transport_options(host if answers else None)
-    app.conf.task_queues = [Queue(queue_name(host), routing_key=queue_name(host))] if answers else []
+    # Read in this order: with the strategy "priority" the second is looked at only while the first is empty.
+    names = (first_queue_name(host), queue_name(host)) if answers else ()
+    app.conf.task_queues = [Queue(name, routing_key=name) for name in names]
     if answers:
         app.conf.task_default_queue = queue_name(host)
     return app

@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from tasks.broker import FIRST_SUFFIX
 from tasks.errors import RefusedJobError
 from tasks.params import OPERATION_PARAMS, check_params, malformed
 
@@ -119,7 +120,7 @@ def check_job(op: str, domain: str | None, params: Mapping[str, Any]) -> None:
 
 def is_host_name(value: object) -> bool:
     """Tell whether the value can name a host (and so a queue and a stream)."""
-    return isinstance(value, str) and _HOST.fullmatch(value) is not None
+    return isinstance(value, str) and _HOST.fullmatch(value) is not None and not value.endswith(FIRST_SUFFIX)
 
 
 def _read_object(document: bytes | Mapping[str, Any]) -> Mapping[str, Any]:

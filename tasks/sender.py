@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
@@ -40,6 +41,7 @@ class EventSender(threading.Thread):
         self._redis = redis
         self._stream = stream_name(host)
         self._stopping = threading.Event()
+        self._sent = threading.Condition()
         self._inventory: HostEvent | None = None
         self._inventory_lock = threading.Lock()
 
@@ -52,6 +54,20 @@ class EventSender(threading.Thread):
                 event = replace(event, body=event.body | {"domains": waiting.body["domains"]})
             self._inventory = event
         self._journal.has_news.set()
+
+    def wait_sent(self, job_id: str, is_over: Callable[[], bool]) -> bool:
+        """Wait until all that was said of the job is in the stream; False: it is over before.
+
+        Args:
+            job_id: the job.
+            is_over: looked at each second, while Redis does not answer.
+        """
+        with self._sent:
+            while self._journal.has_unsent(job_id):
+                if is_over():
+                    return False
+                self._sent.wait(_IDLE_SECONDS)
+        return True
 
     def run(self) -> None:
         """Send until told to stop."""
@@ -96,6 +112,8 @@ class EventSender(threading.Thread):
                     )
                 pipeline.execute()
             self._journal.mark_sent([entry.number for entry in batch])
+            with self._sent:
+                self._sent.notify_all()
             if deadline is not None and time.monotonic() > deadline:
                 return
 

@@ -31,6 +31,7 @@ def submit(
     domains: Sequence[DomainRef],
     params: Mapping[str, Any] | None = None,
     run_id: str | None = None,
+    retry_of: str | None = None,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> list[JobView]:
     """Make one job for each domain and ring at its host; return the jobs, in the order of the domains.
@@ -44,6 +45,7 @@ def submit(
         domains: which; each of them once.
         params: what `tasks.params.OPERATION_PARAMS` allows for the operation, the same for all.
         run_id: what the jobs have in common, for looking them up.
+        retry_of: the job that they do again.
         now: clock.
 
     Raises:
@@ -62,7 +64,9 @@ def submit(
     moment = now()
     try:
         with catalog.write() as session:
-            rows = [_make_row(session, op, ref, params=wanted, run_id=run_id, now=moment) for ref in domains]
+            rows = [_make_row(session, op, ref, params=wanted, now=moment) for ref in domains]
+            for row in rows:
+                row.run_id, row.retry_of = run_id, retry_of
             views = [JobView.of(row) for row in rows]
     except IntegrityError as error:
         raise DomainBusyError(op, "another job took one of the domains at the same moment") from error
@@ -72,7 +76,7 @@ def submit(
 
 
 def _make_row(
-    session: Session, op: str, ref: DomainRef, *, params: dict[str, Any], run_id: str | None, now: datetime
+    session: Session, op: str, ref: DomainRef, *, params: dict[str, Any], now: datetime
 ) -> models.Job:
     """Add the row of one job, or say why there can be none."""
     host, name, domain_uuid = (
@@ -88,7 +92,6 @@ def _make_row(
         )
     row = models.Job(
         id=uuid.uuid4().hex,
-        run_id=run_id,
         op=op,
         host=host,
         domain=ref.domain,

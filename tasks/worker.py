@@ -76,7 +76,7 @@ def _run_celery(settings: Settings, host: HostWorker) -> int:
 
     def note_shutdown(how: str, **_: object) -> None:
         shutdowns.append(how)
-        host.stop_settling()
+        host.stop_taking()
 
     # Celery would otherwise set up logging of its own. It keeps these receivers by weak reference.
     signals.setup_logging.connect(_keep_logging)
@@ -85,7 +85,8 @@ def _run_celery(settings: Settings, host: HostWorker) -> int:
     worker: Any = app.Worker(
         hostname=f"fleetsave@{settings.host.name}",
         pool="threads",
-        concurrency=settings.host.parallel,
+        # It only hears: what a doorbell speaks of waits for its turn in the journal and has its own thread.
+        concurrency=1,
         without_gossip=True,
         without_mingle=True,
         without_heartbeat=True,

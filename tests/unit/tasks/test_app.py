@@ -7,10 +7,10 @@ from tasks.config import HostSettings, Settings
 SETTINGS = Settings(broker_url="redis://127.0.0.1:1/0", host=HostSettings(name="alpha"))
 
 
-def test_worker_reads_its_own_queue_only() -> None:
-    """And keeps what it has taken under keys of its own."""
+def test_worker_reads_its_own_queues_only() -> None:
+    """That of restores first; and keeps what it has taken under keys of its own."""
     app = make_app(SETTINGS, answers=True)
-    assert list(app.amqp.queues) == ["host.alpha"]
+    assert list(app.amqp.queues) == ["host.alpha.restore", "host.alpha"]
     options = app.conf.broker_transport_options
     assert {options[key] for key in ("unacked_key", "unacked_index_key", "unacked_mutex_key")} == {
         "unacked:alpha", "unacked_index:alpha", "unacked_mutex:alpha",

@@ -38,7 +38,7 @@ def test_success_goes_through_every_state(
 
     assert ending.state is JobState.SUCCEEDED
     assert [word for word in said(journal) if word != "progress"] == [
-        "running", "preflight", "paused", "stream", "committing", "committed", "succeeded",
+        "queued", "running", "preflight", "paused", "stream", "committing", "committed", "succeeded",
     ]  # fmt: skip
     assert "progress" in said(journal)
     assert list(supervisor.jobs_folder.iterdir()) == []
@@ -95,10 +95,10 @@ CANCELLED = '{"event": "error", "error": {"class": "CancelledError", "message": 
 @pytest.mark.parametrize(
     ("line", "states"),
     [
-        (RESULT, ["running", "committing", "succeeded"]),
-        (CANCELLED, ["running", "cancelled"]),
-        ('{"event": "result", "result": 3}', ["running", "recover", "failed"]),
-        ("42", ["running", "recover", "failed"]),
+        (RESULT, ["queued", "running", "committing", "succeeded"]),
+        (CANCELLED, ["queued", "running", "cancelled"]),
+        ('{"event": "result", "result": 3}', ["queued", "running", "recover", "failed"]),
+        ("42", ["queued", "running", "recover", "failed"]),
     ],
 )
 def test_last_line_decides(  # noqa: PLR0917
@@ -139,7 +139,7 @@ def test_killed_after_the_point_of_no_return_says_so(
     ending = run(supervisor, journal, make_envelope())
     assert ending.state is JobState.FAILED
     assert "point of no return" in str(ending.reason)
-    assert said(journal) == ["running", "committing", "recover", "failed"]
+    assert said(journal) == ["queued", "running", "committing", "recover", "failed"]
 
 
 @pytest.mark.parametrize("command", [("/no/such/program",), ("/etc/passwd",)])
@@ -155,7 +155,7 @@ def test_engine_that_cannot_be_started_fails_its_job(
     ending = run(supervisor, journal, make_envelope())
     assert ending.state is JobState.FAILED
     assert "cannot be started" in str(ending.reason)
-    assert said(journal) == ["failed"]
+    assert said(journal) == ["queued", "failed"]
     assert list(supervisor.jobs_folder.iterdir()) == []
 
 
