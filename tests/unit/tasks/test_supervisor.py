@@ -38,7 +38,8 @@ def test_success_goes_through_every_state(
 
     assert ending.state is JobState.SUCCEEDED
     assert [word for word in said(journal) if word != "progress"] == [
-        "queued", "running", "preflight", "paused", "stream", "committing", "committed", "succeeded",
+        "queued", "running", "preflight", "staging", "call", "paused", "stream", "committing", "committed",
+        "succeeded",
     ]  # fmt: skip
     assert "progress" in said(journal)
     assert list(supervisor.jobs_folder.iterdir()) == []
