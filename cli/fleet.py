@@ -96,7 +96,7 @@ def find_point(catalog: Catalog, text: str, host: str | None) -> tuple[str, str 
 
 def _address(order: Order, control: Control) -> tuple[list[DomainRef], dict[str, Any]]:
     """Return whom the jobs are for and what they carry: only what was set, paths absolute."""
-    params = {key: value for key, value in order.params.items() if value is not False}
+    params = {key: value for key, value in order.params.items() if value is not False} | order.job_params
     if "to" in params:
         params["to"] = absolute_path(params["to"])
     if order.op != "restore":

@@ -98,6 +98,20 @@ def test_job_in_its_commit_window_finishes_and_the_cancel_says_so(
     assert cancel(bench, job_id, code=33)[0]["job"]["state"] == "succeeded"
 
 
+def test_dump_that_ends_its_guest_is_kept(bench: HeldWorker, running_guest: Guest) -> None:
+    """Once the last byte is out libvirt crashes the guest: a cancel then must not throw the file away."""
+    target = bench.host.store / "a.core"
+    job_id = bench.hold("commit", "dump", running_guest.name, "--to", target, "--crash")
+    wait_until(lambda: bench.view(job_id).state is JobState.COMMITTING)
+    assert cancel(bench, job_id, "--no-wait")[0]["answer"] == "asked"
+
+    os.kill(bench.engine_pid(job_id), signal.SIGTERM)
+
+    assert bench.end_of(job_id).state is JobState.SUCCEEDED
+    assert target.stat().st_size > 0
+    assert running_guest.state() == "shut off"
+
+
 def test_restore_before_its_commit_leaves_no_half_guest(bench: HeldWorker, running_guest: Guest) -> None:
     """The image is only read: the same restore goes through afterwards."""
     saved = bench.fleet.run("save", running_guest.name, "--json")
