@@ -7,6 +7,7 @@ waiting.
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -32,6 +33,8 @@ from tasks.supervisor import Supervisor
 
 #: Seconds between two tries to ask Redis for a flag.
 _RETRY_SECONDS: Final = 0.5
+#: Seconds before the next try after a journal that could not be read or written.
+_JOURNAL_SECONDS: Final = 5.0
 #: Earlier than any doorbell's end: whether one is in time was judged when it was heard.
 _EVER: Final = datetime.min.replace(tzinfo=UTC)
 
@@ -97,8 +100,13 @@ class Dispatcher(threading.Thread):
         """Start jobs until told to stop."""
         while not self._stopping.is_set():
             self._has_room.clear()
-            while not self._stopping.is_set() and (envelope := self._take_next()) is not None:
-                self._start_thread(envelope, self._begin)
+            try:
+                while not self._stopping.is_set() and (envelope := self._take_next()) is not None:
+                    self._start_thread(envelope, self._begin)
+            except sqlite3.Error as error:
+                _log.error("journal cannot be read", error=str(error))
+                self._stopping.wait(_JOURNAL_SECONDS)
+                continue
             self._has_room.wait()
 
     def stop_taking(self) -> None:
@@ -133,6 +141,10 @@ class Dispatcher(threading.Thread):
         def run() -> None:
             try:
                 work(envelope)
+            except sqlite3.Error as error:
+                # A full disk, most likely. The job is where it was: waiting, or claimed for the next worker.
+                _log.error("journal cannot be written", job_id=envelope.job_id, error=str(error))
+                self._stopping.wait(_JOURNAL_SECONDS)
             finally:
                 self._starting.discard(envelope.job_id)
                 self._jobs.discard(threading.current_thread())
@@ -178,12 +190,12 @@ class Dispatcher(threading.Thread):
         """
         if not self._sender.wait_sent(job_id, self._stopping.is_set):
             return None
-        while True:
+        while not self._stopping.is_set():
             try:
                 return not self._flags.ask_cancelled(job_id)
             except RedisError:
-                if self._stopping.wait(_RETRY_SECONDS):
-                    return None
+                self._stopping.wait(_RETRY_SECONDS)
+        return None
 
     def _find_overrun(self, envelope: Envelope) -> str | None:
         """Return what is wrong with the time that the job has waited, if anything is."""

@@ -5,6 +5,7 @@ The host may read its own keys in Redis and no others; it never writes one.
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -102,7 +103,7 @@ class HostFlags(threading.Thread):
         while not self._stopping.wait(POLL_SECONDS):
             try:
                 self.look()
-            except RedisError as error:
+            except (RedisError, sqlite3.Error) as error:
                 if not is_down:
                     _log.warning("flags cannot be read", error=str(error))
                 is_down = True

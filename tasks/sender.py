@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
 from collections.abc import Callable
@@ -76,9 +77,10 @@ class EventSender(threading.Thread):
         while not self._stopping.is_set():
             try:
                 self._send_all()
-            except RedisError as error:
+            except (RedisError, sqlite3.Error) as error:
                 if not is_down:
-                    _log.warning("events wait", reason="Redis does not answer", error=str(error))
+                    who = "Redis" if isinstance(error, RedisError) else "the journal"
+                    _log.warning("events wait", reason=f"{who} does not answer", error=str(error))
                 is_down = True
                 self._stopping.wait(delay)
                 delay = min(delay * 2, longest)
