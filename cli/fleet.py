@@ -15,6 +15,7 @@ from cli.order import Order, absolute_path
 from engine.errors import CancelledError, EngineError
 from tasks.app import make_app
 from tasks.catalog import Catalog, JobView, queries
+from tasks.config import default_params
 from tasks.errors import BrokerError, UsageError
 from tasks.submit import DomainRef, submit
 from tasks.wait import wait_jobs
@@ -57,7 +58,7 @@ def follow(control: Control, jobs: Sequence[JobView], display: Display) -> list[
     try:
         for job in jobs:
             display.begin(job.job_id, op=job.op, label=job.label, host=job.host, job_id=job.job_id)
-        for job in wait_jobs(control.catalog, control.redis, ids):
+        for job in wait_jobs(control.catalog, control.redis, ids, app=make_app(control.settings)):
             note = f"{job.state} {job.step or ''}".strip()
             display.advance(job.job_id, done=job.bytes_done or 0, total=job.bytes_total, note=note)
             if job.is_final:
@@ -95,7 +96,7 @@ def find_point(catalog: Catalog, text: str, host: str | None) -> tuple[str, str 
 
 def _address(order: Order, control: Control) -> tuple[list[DomainRef], dict[str, Any]]:
     """Return whom the jobs are for and what they carry: only what was set, paths absolute."""
-    params = {key: value for key, value in order.params.items() if value is not False}
+    params = {key: value for key, value in order.params.items() if value is not False} | order.job_params
     if "to" in params:
         params["to"] = absolute_path(params["to"])
     if order.op != "restore":
@@ -120,6 +121,7 @@ def _submit_each(
     """Make a job for each domain, in one transaction if all can be, else for those that can."""
     outage = _catch_up(control)
     app = make_app(control.settings)
+    params = default_params(control.settings, order.op) | params
     try:
         return [*submit(control.catalog, app, op=order.op, domains=refs, params=params)]
     except BrokerError:

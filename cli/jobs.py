@@ -32,15 +32,23 @@ ID_SHOWN: Final = 12
 
 @click.group(
     cls=Group,
-    lazy={"list": "cli.jobs:list_", "show": "cli.jobs:show", "watch": "cli.jobs:watch"},
+    lazy={
+        "list": "cli.jobs:list_",
+        "show": "cli.jobs:show",
+        "watch": "cli.jobs:watch",
+        "cancel": "cli.cancel:cancel",
+        "retry": "cli.retry:retry",
+    },
     examples=(
         "fleetsave jobs list --state failed                    what went wrong",
         "fleetsave jobs show 3f2a91                            one job and all its host said about it",
         "fleetsave jobs watch                                  follow what runs now",
+        "fleetsave jobs cancel 3f2a91                          stop a job; its guest is as it was before",
+        "fleetsave jobs retry 3f2a91                           do again what failed",
     ),
 )
 def jobs() -> None:
-    """Look at jobs and follow them."""
+    """Look at jobs, follow them, stop them and do them again."""
 
 
 @click.command(
@@ -103,7 +111,7 @@ def show(*, job_id: str, as_json: bool) -> None:
 
     with open_control() as control:
         control.catch_up_if_possible()
-        job = _find_job(control, job_id)
+        job = find_job(control, job_id)
         events = queries.list_job_events(control.catalog, job.job_id)
     if as_json:
         print_json({"job": plain_view(job), "events": [plain_view(event) for event in events]})
@@ -134,7 +142,7 @@ def watch(*, job_ids: tuple[str, ...], as_json: bool) -> int:
 
     with open_control() as control:
         control.catch_up_if_possible()
-        found = [_find_job(control, job_id) for job_id in dict.fromkeys(job_ids)]
+        found = [find_job(control, job_id) for job_id in dict.fromkeys(job_ids)]
         if not job_ids:
             found = queries.list_jobs(control.catalog, states=UNFINISHED)[::-1]
         display = open_display(is_silent=as_json)
@@ -163,7 +171,7 @@ def _raise_refusal(control: Control, run_id: str) -> None:
         raise RefusedJobError(f"submission {run_id}", found.reason or "refused", reason="refused")
 
 
-def _find_job(control: Control, job_id: str) -> JobView:
+def find_job(control: Control, job_id: str) -> JobView:
     """Return the one job whose id begins so.
 
     Raises:
@@ -197,11 +205,18 @@ def _facts(job: JobView) -> list[tuple[str, str]]:
         ("domain", f"{job.label} ({job.domain_uuid})" if job.domain_uuid else job.label),
         ("host", job.host),
         ("state", str(job.state) if job.is_final or not job.step else f"{job.state}: {job.step}"),
+        ("attempt", str(job.attempt)),
         ("created", format_time(job.created_at)),
         ("rung", format_time(job.rung_at)),
         ("started", format_time(job.started_at)),
         ("finished", format_time(job.finished_at)),
     ]
+    if job.retry_of is not None:
+        facts.append(("retry of", job.retry_of))
+    if job.state is JobState.QUEUED and job.due_at is not None:
+        facts.append(("due", format_time(job.due_at)))
+    if job.cancel_requested_at is not None:
+        facts.append(("cancel asked", format_time(job.cancel_requested_at)))
     facts += [(key, _shorten(value)) for key, value in job.params.items()]
     if job.state is not JobState.SUCCEEDED and job.reason:
         facts.append(("reason", job.reason))

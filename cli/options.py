@@ -9,6 +9,7 @@ from typing import Any, Final
 import click
 
 from engine.units import parse_seconds, parse_size
+from tasks.limits import ATTEMPTS_MAX, BACKOFF, SECONDS_MAX
 from tasks.params import BANDWIDTH_MAX, CHANNELS_MAX, GUEST_PAUSE_MAX, parse_compression
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -38,6 +39,13 @@ def _parse_bandwidth(text: str) -> int:
     if not 1 <= rate <= BANDWIDTH_MAX:
         raise ValueError(f"{text!r} is {rate} bytes a second, want 1 to {BANDWIDTH_MAX}")
     return rate
+
+
+def _parse_limit(text: str) -> float:
+    seconds = parse_seconds(text)
+    if not 0 < seconds <= SECONDS_MAX:
+        raise ValueError(f"{text!r} is {seconds:g} s, want more than 0 and at most {SECONDS_MAX:.0f} s")
+    return seconds
 
 
 def _parse_guest_pause(text: str) -> float:
@@ -121,6 +129,11 @@ dry_run_option: Final = click.option(
 )
 
 
+def _limit_option(name: str, text: str) -> Decorator:
+    """Return an option that takes a duration."""
+    return click.option(name, metavar="TIME", callback=_checked(_parse_limit), help=text)
+
+
 def given(**options: Any) -> dict[str, Any]:
     """Return the options that were given, for an order's params."""
     return {name: value for name, value in options.items() if value is not None}
@@ -138,6 +151,18 @@ def place_options(function: Callable[..., Any]) -> Callable[..., Any]:
             default=True,
             help="Wait until it is done (default), or print the job's id and leave.",
         ),
+        click.option(
+            "--attempts",
+            metavar="N",
+            type=click.IntRange(1, ATTEMPTS_MAX),
+            help="Try so often in all while it fails for a passing reason; default: once.",
+        ),
+        _limit_option(
+            "--backoff", f"Before the second attempt, then twice as long each time; {BACKOFF:.0f}s."
+        ),
+        _limit_option("--max-queue-wait", "Fail rather than begin later, such as 2h."),
+        _limit_option("--max-duration", "Stop and fail when it takes longer; the guest is as before."),
+        _limit_option("--max-stall", "Stop and fail when nothing moves for so long."),
         click.option(
             "--local", "is_local", is_flag=True, help="Run here and now, without broker and catalog."
         ),

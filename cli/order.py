@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from cli.textfile import read_text
 from tasks.errors import RefusedJobError, UsageError
+from tasks.limits import DEADLINE_PARAMS
 from tasks.params import check_together
 
 #: Bytes; what travels with a job must fit into an envelope of 1 MiB.
@@ -27,6 +28,13 @@ class Order:
     #: Host to run on; None: the one that has the domain.
     host: str | None = None
     is_waiting: bool = True
+    #: Attempts in all, and seconds before the second; None: as the settings say, else one.
+    attempts: int | None = None
+    backoff: float | None = None
+    #: Seconds that the job may wait, take, and stand still; None: as the settings say, else for ever.
+    max_queue_wait: float | None = None
+    max_duration: float | None = None
+    max_stall: float | None = None
     #: Here and now, without broker and catalog.
     is_local: bool = False
     #: Only locally: libvirt connection URI; None: LIBVIRT_DEFAULT_URI or what fits the user.
@@ -50,6 +58,8 @@ class Order:
                 "leave --to out: each gets a restore point in its host's store",
             )  # fmt: skip
         self._check_together()
+        if self.backoff is not None and self.attempts is None:
+            raise UsageError("--backoff", "without --attempts", "both: one attempt has nothing to wait for")
         for key, option in (("to", "--to"), ("path", "POINT|PATH")):
             if self.params.get(key) == "":
                 raise UsageError(option, "must not be empty", "a path")
@@ -71,6 +81,15 @@ class Order:
             raise UsageError(error.where, error.found, error.wanted, error.hint) from error
 
     @property
+    def job_params(self) -> dict[str, Any]:
+        """Return what a job is told of attempts and time, only what was given."""
+        times = {key: value for key in DEADLINE_PARAMS if (value := getattr(self, key)) is not None}
+        if self.attempts is None:
+            return times
+        backoff = {} if self.backoff is None else {"backoff": self.backoff}
+        return times | {"retry": {"attempts": self.attempts, **backoff}}
+
+    @property
     def is_single(self) -> bool:
         """Tell whether it is about one domain: its answer is one object, not a list."""
         return len(self.domains) <= 1
@@ -87,6 +106,10 @@ class Order:
                 if value is not None:
                     raise UsageError(option, "goes with --local only", hint="the host's own settings say it")
             return
+        if self.job_params:
+            raise UsageError(
+                "--attempts and --max-...", "are for jobs, and --local makes none", hint="leave them out"
+            )
         if self.host is not None:
             raise UsageError("--host", "excludes --local, which runs on this host", "one of them")
         if not self.is_waiting:

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
+from engine.cancel import CancelToken
 from engine.describe import Transfer, describe_image, describe_outcome, describe_record
 from engine.directio.buffers import BufferRing
 from engine.directio.feed import RawFeed
@@ -27,6 +30,9 @@ from engine.preflight import SavePlan, preflight_save
 from engine.steps import Step
 from engine.store.staging import Staging
 from engine.store.workspace import lock_domain, open_workspace
+
+#: Flags after which the guest is not what it was.
+_ENDING: Final = DumpFlags.CRASH | DumpFlags.RESET
 
 
 def core_dump(
@@ -62,6 +68,7 @@ def core_dump(
                 transfer = _transfer(operation, plan, file, workspace, (dump_format, flags))
             finally:
                 file.close()
+            operation = _unstoppable(operation, flags)
             manifest = describe_image(
                 operation,
                 plan,
@@ -114,6 +121,9 @@ def _transfer(
             on_progress=lambda done: operation.observer.progress(done, max(done, plan.estimate_bytes)),
             cancel=operation.cancel,
         )
+        if how[1] & _ENDING:
+            operation.reach(Step.COMMIT)
+        operation = _unstoppable(operation, how[1])
         operation.reach(Step.DRAINED)
     except BaseException:
         if call.has_begun:
@@ -141,6 +151,15 @@ def _transfer(
         seconds=seconds,
         resident_bytes=resident,
     )
+
+
+def _unstoppable(operation: Operation, flags: DumpFlags) -> Operation:
+    """Return the operation as it goes on once the stream has ended.
+
+    libvirt ends or resets the guest as soon as the last byte is out, if it was told to: the file is all
+    there is of what it was, and a wish to stop comes too late.
+    """
+    return replace(operation, cancel=CancelToken()) if flags & _ENDING else operation
 
 
 def check_dump_flags(flags: DumpFlags) -> None:

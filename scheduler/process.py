@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Final
 
 import structlog
-from prometheus_client import start_http_server
+from prometheus_client import CollectorRegistry, start_http_server
 
 from scheduler.metrics import CatalogCollector, make_registry
 from scheduler.service import SchedulerService, limits_of
@@ -18,6 +18,7 @@ from tasks.app import make_app
 from tasks.broker import open_redis
 from tasks.catalog import open_catalog
 from tasks.config import Settings
+from tasks.control_worker import run_control_worker
 from tasks.errors import UsageError
 from tasks.logs import configure_logging
 
@@ -35,22 +36,40 @@ def run_scheduler(settings: Settings) -> int:
         UsageError: the metrics port is taken.
     """
     configure_logging()
-    with open_service(settings) as (service, metrics_port):
-        stop = threading.Event()
-        before = {number: signal.signal(number, lambda *_: stop.set()) for number in _STOPPING}
-        try:
-            _log.info("scheduler ready", owner=service.owner, pid=os.getpid(), metrics_port=metrics_port)
-            service.run(stop)
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    with open_service(settings) as (service, registry, metrics_port):
+        _log.info("scheduler ready", owner=service.owner, pid=os.getpid(), metrics_port=metrics_port)
+        status = _run_with_desk(settings, service, registry) if settings.operators else _run_alone(service)
     _log.info("scheduler stopped", owner=service.owner)
+    return status
+
+
+def _run_alone(service: SchedulerService) -> int:
+    """Run the service in this thread until a signal comes."""
+    stop = threading.Event()
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in _STOPPING}
+    try:
+        service.run(stop)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
     return 0
 
 
+def _run_with_desk(settings: Settings, service: SchedulerService, registry: CollectorRegistry) -> int:
+    """Run the service in a thread, and in this one the Celery worker that operators submit to."""
+    stop = threading.Event()
+    loop = threading.Thread(target=service.run, args=(stop,), name="scheduler")
+    loop.start()
+    try:
+        return run_control_worker(settings, registry=registry, on_shutdown=stop.set)
+    finally:
+        stop.set()
+        loop.join()
+
+
 @contextmanager
-def open_service(settings: Settings) -> Iterator[tuple[SchedulerService, int]]:
-    """Open everything that a scheduler needs; yield the service and the port of its metrics."""
+def open_service(settings: Settings) -> Iterator[tuple[SchedulerService, CollectorRegistry, int]]:
+    """Open everything that a scheduler needs; yield the service, its metrics and their port."""
     with ExitStack() as closing:
         catalog = closing.enter_context(open_catalog(settings.catalog_url))
         redis = open_redis(settings.broker_url, client_name="fleetsave-scheduler")
@@ -63,12 +82,13 @@ def open_service(settings: Settings) -> Iterator[tuple[SchedulerService, int]]:
             is_leader=lambda: service.is_leader,
             host_down=limits_of(settings.scheduler).host_down,
         )
+        registry = make_registry(collector)
         address, port = settings.scheduler.metrics_address, settings.scheduler.metrics_port
         try:
-            server, _ = start_http_server(port, address, registry=make_registry(collector))
+            server, _ = start_http_server(port, address, registry=registry)
         except OSError as error:
             where = f"metrics on {address}:{port}"
             raise UsageError(where, str(error), "a free port", "see metrics_port in [scheduler]") from error
         closing.callback(server.server_close)
         closing.callback(server.shutdown)
-        yield service, server.server_port
+        yield service, registry, server.server_port

@@ -43,6 +43,8 @@ class JobSight:
     state: JobState
     created_at: datetime
     rung_at: datetime | None = None
+    #: When the next attempt may begin; None: at once.
+    due_at: datetime | None = None
     #: When its host last said anything about it.
     heard_at: datetime | None = None
     asked_at: datetime | None = None
@@ -142,10 +144,13 @@ def _needs_ringing(job: JobSight, host: QueueSight, limits: Limits, now: datetim
     """Tell whether the job waits although no doorbell does."""
     if job.state is not JobState.QUEUED or job.is_cancelled or job.new_host is not None:
         return False
-    if job.rung_at is None:
-        return now - job.created_at >= limits.ring_grace
-    if now >= job.rung_at + DOORBELL_LIFETIME:
+    due_at = job.due_at or job.created_at
+    # A doorbell from before was for an earlier attempt.
+    rung_at = None if job.rung_at is None or job.rung_at < due_at else job.rung_at
+    if rung_at is None:
+        return now - due_at >= limits.ring_grace
+    if now >= rung_at + DOORBELL_LIFETIME:
         return True
     # A host that was not seen since has not heard the one that waits; where messages wait, it is among them.
-    is_heard = host.seen_at is not None and host.seen_at > job.rung_at and host.waiting == 0
-    return is_heard and now - job.rung_at >= limits.ring_again
+    is_heard = host.seen_at is not None and host.seen_at > rung_at and host.waiting == 0
+    return is_heard and now - rung_at >= limits.ring_again

@@ -11,7 +11,7 @@ from celery import Celery
 from redis import Redis
 
 from scheduler.reconcile import JobSight, Limits, Plan, QueueSight, plan_pass
-from tasks.broker import queue_name
+from tasks.broker import first_queue_name, queue_name
 from tasks.catalog import Catalog, JobView, models
 from tasks.catalog.attempts import close_job, find_new_hosts
 from tasks.catalog.leases import LeaseView, holds_lease
@@ -82,11 +82,13 @@ class Reconciler:
         return plan
 
     def _count_waiting(self, hosts: Sequence[str]) -> dict[str, int]:
-        """Return how many messages wait for each host."""
+        """Return how many messages wait for each host, in both of its queues."""
         with self._redis.pipeline(transaction=False) as pipeline:
             for host in hosts:
+                pipeline.llen(first_queue_name(host))
                 pipeline.llen(queue_name(host))
-            return dict(zip(hosts, pipeline.execute(), strict=True))
+            counts = pipeline.execute()
+        return {host: counts[2 * index] + counts[2 * index + 1] for index, host in enumerate(hosts)}
 
     def _lose(self, plan: Plan, lease: LeaseView | None, now: datetime) -> None:
         """Give jobs up."""
@@ -146,6 +148,7 @@ def _look_at(job: models.Job, new_host: str | None) -> JobSight:
         state=JobState(job.state),
         created_at=job.created_at,
         rung_at=job.rung_at,
+        due_at=job.due_at,
         heard_at=job.heard_at,
         asked_at=job.asked_at,
         has_gaps=job.gaps > 0,

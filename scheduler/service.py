@@ -16,11 +16,14 @@ from redis.exceptions import RedisError
 
 from scheduler.reconcile import Limits
 from scheduler.reconciler import Reconciler
+from tasks.cancel import repeat_cancels
 from tasks.catalog import Catalog
 from tasks.catalog.leases import LeaseView, release_lease, take_lease
 from tasks.config import SchedulerSettings
+from tasks.drain import repeat_drains
 from tasks.errors import BrokerError
 from tasks.events import apply_events
+from tasks.retry import ring_due
 
 #: The lease that makes a leader.
 LEASE_NAME: Final = "scheduler"
@@ -107,8 +110,11 @@ class SchedulerService:
     def _lead(self, lease: LeaseView, now: datetime) -> None:
         """Do once what a leader does: each duty in its turn."""
         apply_events(self._catalog, self._redis, now=self._now)
+        ring_due(self._catalog, self._app, now)
         if self._reconcile_at is None or now >= self._reconcile_at:
             self._reconcile_at = now + timedelta(seconds=self._settings.reconcile_seconds)
+            repeat_drains(self._catalog, self._redis)
+            repeat_cancels(self._catalog, self._redis, now=now)
             self._reconciler.reconcile(lease, now=now)
 
     def _step_down(self) -> None:

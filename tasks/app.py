@@ -11,7 +11,13 @@ from typing import Any, Final
 from celery import Celery
 from kombu import Queue
 
-from tasks.broker import CONNECT_TIMEOUT_SECONDS, CONTROL_QUEUE, SOCKET_TIMEOUT_SECONDS, queue_name
+from tasks.broker import (
+    CONNECT_TIMEOUT_SECONDS,
+    CONTROL_QUEUE,
+    SOCKET_TIMEOUT_SECONDS,
+    first_queue_name,
+    queue_name,
+)
 from tasks.config import Settings
 from tasks.keys import SigningKey, read_signing_key
 from tasks.transport import TRANSPORT
@@ -77,12 +83,14 @@ def make_app(settings: Settings, *, answers: bool = False) -> Celery:
 
     Args:
         settings: broker and host; the key that doorbells are signed with.
-        answers: whether this is the host's worker, which reads the host's own queue and signs nothing.
+        answers: whether this is the host's worker, which reads the host's own queues and signs nothing.
 
     Raises:
         ConfigError: the signing key cannot be read.
     """
-    app = _make_app(settings, reads=(queue_name(settings.host.name),) if answers else ())
+    host = settings.host.name
+    # Read in this order: with the strategy "priority" the second is looked at only while the first is empty.
+    app = _make_app(settings, reads=(first_queue_name(host), queue_name(host)) if answers else ())
     if settings.signing_key is not None and not answers:
         app.signing_key = read_signing_key(settings.signing_key)
     return app

@@ -12,8 +12,10 @@ _STREAM_PREFIX: Final = "events."
 _QUEUE_PREFIX: Final = "host."
 _CANCEL_PREFIX: Final = "cancel."
 _DRAIN_PREFIX: Final = "drain."
-#: Ends the name of the queue that is to be emptied first.
+#: Ends the name of the queue that is emptied first; no host's name ends so.
 FIRST_SUFFIX: Final = ".restore"
+#: Operations that somebody waits for without a guest: never behind a queue of saves.
+FIRST_OPERATIONS: Final = frozenset({"restore", "start"})
 #: The queue that the control plane takes submissions from.
 CONTROL_QUEUE: Final = "control"
 #: The one field of a stream entry: JSON of a HostEvent.
@@ -32,19 +34,29 @@ def queue_name(host: str) -> str:
     return _QUEUE_PREFIX + host
 
 
-def stream_name(host: str) -> str:
-    """Return the key of the stream that the host's worker appends events to."""
-    return _STREAM_PREFIX + host
-
-
 def first_queue_name(host: str) -> str:
     """Return the name of the queue that the host's worker empties first."""
     return queue_name(host) + FIRST_SUFFIX
 
 
+def find_queue_name(host: str, op: str) -> str:
+    """Return the name of the queue that doorbells for the operation go into."""
+    return first_queue_name(host) if op in FIRST_OPERATIONS else queue_name(host)
+
+
+def cancel_key(host: str, job_id: str) -> str:
+    """Return the key that is there while somebody wants the job to stop."""
+    return f"{_CANCEL_PREFIX}{host}.{job_id}"
+
+
 def drain_key(host: str) -> str:
-    """Return the key that tells the host's worker to take no more jobs."""
+    """Return the key that tells the host's worker to take no more jobs, or to take them again."""
     return _DRAIN_PREFIX + host
+
+
+def stream_name(host: str) -> str:
+    """Return the key of the stream that the host's worker appends events to."""
+    return _STREAM_PREFIX + host
 
 
 def cancel_pattern(host: str) -> str:

@@ -9,7 +9,7 @@ import os
 import socket
 import tomllib
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Annotated, Any, Final, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -31,6 +31,8 @@ from pydantic_settings import (
 from tasks.access import BrokerSettings, OperatorSettings, RoleSettings, TrustSettings, check_operators
 from tasks.envelope import is_host_name
 from tasks.errors import ConfigError
+from tasks.job_settings import DeadlineSettings, JobDefaults, Operation
+from tasks.limits import Deadlines
 
 DEFAULT_FILE: Final = Path("/etc/fleetsave/fleetsave.toml")
 #: Names the file instead.
@@ -64,6 +66,10 @@ class HostSettings(BaseModel):
     metrics_port: int = Field(default=9472, ge=0, le=65535)
     #: Jobs at a time.
     parallel: int = Field(default=2, ge=1, le=256)
+    #: Operation -> jobs of it at a time, where that is fewer.
+    limits: dict[Operation, Annotated[int, Field(ge=1, le=256)]] = Field(default_factory=dict)
+    #: Operation -> how long its jobs may wait, take and stand still here, whatever the job says.
+    deadlines: dict[Operation, DeadlineSettings] = Field(default_factory=dict)
     #: Seconds between two looks at the hypervisor.
     inventory_seconds: float = Field(default=60.0, gt=0, le=86400)
 
@@ -96,6 +102,11 @@ class HostSettings(BaseModel):
     def find_managed_save_dir(self) -> Path | None:
         """Return where libvirt keeps managed save images; None where that is unknown or not ours to read."""
         return self.managed_save_dir or default_managed_save_dir(self.uri)
+
+    def find_deadlines(self, op: str) -> Deadlines:
+        """Return how long jobs of the operation may wait, take and stand still on this host."""
+        found = self.deadlines.get(op)
+        return Deadlines() if found is None else Deadlines.of(found.model_dump())
 
     @property
     def roots(self) -> tuple[Path, ...]:
@@ -170,6 +181,8 @@ class Settings(BaseSettings):
     roles: dict[str, RoleSettings] = Field(default_factory=dict)
     #: Control host: key id -> whose it is.
     operators: dict[str, OperatorSettings] = Field(default_factory=dict)
+    #: Operation -> what its jobs are told where who submits does not say.
+    defaults: dict[Operation, JobDefaults] = Field(default_factory=dict)
 
     @field_validator("broker_url")
     @classmethod
@@ -217,6 +230,12 @@ def load_settings(file: Path | None = None) -> Settings:
         raise _config_error(path, error) from error
     except SettingsError as error:
         raise ConfigError(f"environment {_PREFIX}*", str(error), "lists and tables as JSON") from error
+
+
+def default_params(settings: Settings, op: str) -> dict[str, Any]:
+    """Return what jobs of the operation are told where who submits does not say."""
+    found = settings.defaults.get(op)
+    return {} if found is None else found.model_dump(exclude_none=True)
 
 
 def engine_environment() -> dict[str, str]:

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from engine.errors import DomainBusyError, EngineError
 from tasks.catalog import Catalog, DomainView, JobView, models
-from tasks.config import Settings
+from tasks.config import Settings, default_params
 from tasks.control import Choice, Target, check_permission, choose_domains
 from tasks.doorbell import ring_doorbells
 from tasks.errors import BrokerError, RefusedJobError
@@ -59,6 +59,7 @@ class SubmissionDesk:
     ) -> None:
         self._operators = settings.operators
         self._roles = settings.roles
+        self._settings = settings
         self._keyring = Keyring({key_id: one.key for key_id, one in settings.operators.items()})
         self._catalog = catalog
         self._app = app
@@ -136,12 +137,13 @@ class SubmissionDesk:
                 f"key {submission.key_id}", f"it counted until {operator.until}", "a key that counts",
                 reason="forbidden",
             )  # fmt: skip
+        params = default_params(self._settings, submission.op) | submission.params
         domains = [DomainView.of(row) for row in session.scalars(select(models.Domain))]
         jobs: list[JobView] = []
         busy: list[str] = []
         for choice in choose_domains(submission, domains):
             try:
-                jobs += _make_job(session, submission, choice, now)
+                jobs += _make_job(session, submission, params, choice, now)
             except DomainBusyError:
                 if choice.is_named:
                     raise
@@ -184,14 +186,16 @@ def _make_row(fields: Mapping[str, Any], now: datetime, *, is_authentic: bool) -
     )
 
 
-def _make_job(session: Session, submission: Submission, choice: Choice, now: datetime) -> list[JobView]:
+def _make_job(
+    session: Session, submission: Submission, params: Mapping[str, Any], choice: Choice, now: datetime
+) -> list[JobView]:
     """Make the job of one domain, or nothing of it."""
     with session.begin_nested():
         return make_jobs(
             session,
             op=submission.op,
             domains=[choice.ref],
-            params=submission.params,
+            params=params,
             run_id=submission.run_id,
             now=now,
         )

@@ -12,9 +12,9 @@ from kombu.exceptions import KombuError, OperationalError
 from redis.exceptions import RedisError
 
 from tasks.app import RUN_TASK, signing_key_of
-from tasks.broker import queue_name
+from tasks.broker import find_queue_name
 from tasks.catalog import Catalog, JobView, models
-from tasks.envelope import Envelope, new_nonce
+from tasks.envelope import Envelope, format_time, new_nonce
 from tasks.errors import BrokerError
 from tasks.keys import SigningKey
 from tasks.states import JobState
@@ -29,19 +29,22 @@ def ring_doorbells(catalog: Catalog, app: Celery, jobs: Sequence[JobView], *, no
     Args:
         catalog: where it is noted that they were rung.
         app: of `tasks.app.make_app`.
-        jobs: any; those that are no longer queued are passed over.
+        jobs: any; those that are no longer queued, or whose next attempt is not due, are passed over.
         now: aware; from here the doorbell's lifetime counts.
 
     Raises:
         BrokerError: Redis did not take them all; `job_ids` are those still to be rung for.
     """
-    waiting = [job for job in jobs if job.state is JobState.QUEUED]
+    waiting = [
+        job for job in jobs if job.state is JobState.QUEUED and (job.due_at is None or job.due_at <= now)
+    ]
     key = signing_key_of(app)
     rung: list[str] = []
     try:
         with app.producer_or_acquire() as producer:
             for job in waiting:
-                queue = Queue(queue_name(job.host), routing_key=queue_name(job.host))
+                name = find_queue_name(job.host, job.op)
+                queue = Queue(name, routing_key=name)
                 kwargs = _sign(_envelope(job, key.key_id if key else None, now), key)
                 app.send_task(
                     RUN_TASK, kwargs=kwargs, task_id=job.job_id, queue=cast("Any", queue), producer=producer
@@ -75,7 +78,8 @@ def _envelope(job: JobView, key_id: str | None, now: datetime) -> Envelope:
         op=job.op,
         host=job.host,
         domain=job.domain,
-        params=job.params,
+        # However often it is rung for: from here the host counts how long the job has waited.
+        params=job.params | {"queued_at": format_time(job.due_at or job.created_at)},
         issued_at=issued_at,
         expires_at=issued_at + DOORBELL_LIFETIME,
         nonce=new_nonce(),

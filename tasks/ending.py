@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from engine.errors import CancelledError, EngineError
+from tasks.errors import DeadlineError
 from tasks.process import read_last_line
 from tasks.states import JobState
+from tasks.stopping import Wish
 
 _LOOK: Final = "the guest and the target have to be looked at"
 _LOOK_FIRST: Final = (
@@ -24,6 +26,8 @@ class Ending:
     reason: str | None = None
     result: dict[str, Any] | None = None
     error: dict[str, Any] | None = None
+    #: The engine died, and it is certain that the guest is as it was.
+    is_put_back: bool = False
 
 
 def succeeded(result: dict[str, Any]) -> Ending:
@@ -43,6 +47,14 @@ def failed(error: EngineError) -> Ending:
     return Ending(state=JobState.FAILED, reason=str(error), error=error.to_dict())
 
 
+def stopped(wish: Wish, detail: str = "") -> Ending:
+    """Return the end of a job that was stopped before anything was lost."""
+    hint = f"the guest is as it was before{': ' if detail else ''}{detail}"
+    kind = CancelledError if wish.state is JobState.CANCELLED else DeadlineError
+    error = kind("job", wish.sentence, hint=hint)
+    return Ending(state=wish.state, reason=str(error), error=error.to_dict())
+
+
 def failed_to_start(error: OSError | EngineError) -> Ending:
     """Return the end of a job whose engine could not be started."""
     return failed(
@@ -59,7 +71,8 @@ def died(sentence: str, folder: Path, *, is_committing: bool) -> Ending:
 def put_back(sentence: str, folder: Path, detail: str) -> Ending:
     """Return the end of a job whose engine died before anything was lost."""
     hint = f"{detail}: the guest is as it was, and what the engine had written is gone; submit the job again"
-    return failed(EngineError("engine", with_last_words(sentence, folder), hint=hint))
+    ending = failed(EngineError("engine", with_last_words(sentence, folder), hint=hint))
+    return replace(ending, is_put_back=True)
 
 
 def lost(reason: str, hint: str = "") -> Ending:

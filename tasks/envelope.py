@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, Final
 
+from tasks.broker import FIRST_SUFFIX
 from tasks.document import (
     check_time,
     format_document,
@@ -102,13 +103,13 @@ def open_envelope(
     return parse_envelope(fields, host=host, now=now)
 
 
-def parse_envelope(document: bytes | Mapping[str, Any], *, host: str, now: datetime) -> Envelope:
+def parse_envelope(document: bytes | Mapping[str, Any], *, host: str, now: datetime | None) -> Envelope:
     """Return the job that the document holds, if it is for this host and in time; signed or not.
 
     Args:
         document: canonical JSON, at most 1 MiB, or the object that it stands for.
         host: this host's name.
-        now: aware; what the expiry is measured by.
+        now: aware; what the expiry is measured by; None: whether it was in time was judged before.
 
     Raises:
         RefusedJobError: `reason` is malformed, wrong_host or expired, judged in this order.
@@ -118,7 +119,8 @@ def parse_envelope(document: bytes | Mapping[str, Any], *, host: str, now: datet
     envelope = _read_fields(document)
     if envelope.host != host:
         raise RefusedJobError("host", repr(envelope.host), repr(host), reason="wrong_host")
-    check_time(f"job {envelope.job_id}", envelope.issued_at, envelope.expires_at, now=now)
+    if now is not None:
+        check_time(f"job {envelope.job_id}", envelope.issued_at, envelope.expires_at, now=now)
     return envelope
 
 
@@ -140,7 +142,7 @@ def check_job(op: str, domain: str | None, params: Mapping[str, Any]) -> None:
 
 def is_host_name(value: object) -> bool:
     """Tell whether the value can name a host (and so a queue and a stream)."""
-    return isinstance(value, str) and _HOST.fullmatch(value) is not None
+    return isinstance(value, str) and _HOST.fullmatch(value) is not None and not value.endswith(FIRST_SUFFIX)
 
 
 _KEYS: Final = frozenset(field.name for field in fields(Envelope)) | {"v"}

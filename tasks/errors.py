@@ -62,6 +62,13 @@ class BrokerError(EngineError):
         return document
 
 
+class DeadlineError(EngineError):
+    """A job waited, took or stood still for longer than it may; it is not tried again by itself."""
+
+    exit_code = 75
+    default_libvirt_code = 87
+
+
 class RefusedJobError(EngineError):
     """A doorbell was not answered; nothing was done.
 

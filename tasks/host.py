@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
@@ -17,16 +18,19 @@ from prometheus_client import start_http_server
 from engine.errors import StorageError
 from tasks.broker import open_redis
 from tasks.config import FILE_VARIABLE, Settings
+from tasks.dispatcher import Dispatcher
 from tasks.envelope import open_envelope
 from tasks.errors import ConfigError, RefusedJobError, UsageError
+from tasks.host_flags import HostFlags
 from tasks.inventory import DescribeHost, Inventory, ListDomains
 from tasks.journal import Journal
 from tasks.keyring import CheckSignature, Keyring, trust_anybody
 from tasks.leftovers import Leftovers
 from tasks.metrics import WorkerMetrics
-from tasks.question import parse_question
+from tasks.question import open_question
 from tasks.recovery import recover_jobs
 from tasks.sender import EventSender
+from tasks.slots import Slots
 from tasks.supervisor import Supervisor
 
 #: Jobs are forgotten this long after their end; longer than any doorbell for them can be good.
@@ -77,21 +81,37 @@ class HostWorker:
             Journal(host.state_dir / "journal.sqlite", host=host.name)
         )
         self._leftovers = Leftovers(host, self.metrics)
+        has_room = threading.Event()
+        self._slots = Slots(host.parallel, host.limits, has_room)
+        redis = open_redis(settings.broker_url, client_name=f"fleetsave-flags-{host.name}")
+        self._flags = HostFlags(redis, self._journal, host=host.name, has_room=has_room)
         self._supervisor = Supervisor(
             journal=self._journal,
             settings=host,
             metrics=self.metrics,
             leftovers=self._leftovers,
             command=engine_command,
+            is_cancelled=self._flags.is_cancelled,
         )
         redis = open_redis(settings.broker_url, client_name=f"fleetsave-events-{host.name}")
         self._sender = EventSender(self._journal, redis, host=host.name)
+        self._dispatcher = Dispatcher(
+            host,
+            journal=self._journal,
+            supervisor=self._supervisor,
+            sender=self._sender,
+            flags=self._flags,
+            slots=self._slots,
+            metrics=self.metrics,
+            has_room=has_room,
+        )
         self._inventory = Inventory(
             host,
             self._sender.publish_inventory,
             self.metrics,
             list_domains=list_domains,
             describe_host=describe_host,
+            is_draining=lambda: self._flags.is_draining,
             tags=settings.tags,
             version=_version(),
         )
@@ -109,9 +129,13 @@ class HostWorker:
             self._journal.prune(before=datetime.now(UTC) - _MEMORY)
             self._sender.start()
             self._closing.callback(self._sender.stop, _FLUSH_SECONDS)
-            for thread in recover_jobs(self._journal, self._supervisor, self.metrics, self._leftovers):
+            self._flags.start()
+            self._closing.callback(self._flags.stop)
+            self._closing.callback(self._dispatcher.stop)
+            for thread in self._recover():
                 self._closing.callback(thread.join)
-            self._closing.callback(self.stop_settling)
+            self._closing.callback(self.stop_taking)
+            self._dispatcher.start()
             self._inventory.start()
             self._closing.callback(self._inventory.stop)
         except BaseException:
@@ -123,12 +147,13 @@ class HostWorker:
         """Wait for the jobs that were taken up, say what is left to say, and let go of everything."""
         self._closing.close()
 
-    def stop_settling(self) -> None:
-        """Leave jobs whose engine died, and that cannot be decided yet, to the next worker."""
+    def stop_taking(self) -> None:
+        """Start nothing more, and leave jobs that cannot be decided yet to the next worker."""
+        self._dispatcher.stop_taking()
         self._supervisor.stop_settling()
 
     def answer_doorbell(self, envelope: object, signature: object) -> None:
-        """Run the job that a doorbell speaks of, once, to its end; count and drop every other doorbell."""
+        """Let the job that a doorbell speaks of run in its turn; count and drop every other doorbell."""
         try:
             text = envelope if isinstance(envelope, str) else ""
             job = open_envelope(
@@ -141,13 +166,19 @@ class HostWorker:
         except RefusedJobError as error:
             self.refuse_doorbell(error)
             return
-        if not self._journal.claim(job):
-            self.metrics.doorbells.labels(result="duplicate").inc()
-            _log.info("doorbell heard before", job_id=job.job_id)
-            return
-        self.metrics.doorbells.labels(result="claimed").inc()
-        _log.info("job claimed", job_id=job.job_id, op=job.op, domain=job.domain, attempt=job.attempt)
-        self._supervisor.run(job)
+        self._dispatcher.answer(job)
+
+    def _recover(self) -> list[threading.Thread]:
+        """Put right what the worker before left; return the threads that go on with what it began."""
+        return recover_jobs(
+            self._journal,
+            self._supervisor,
+            self.metrics,
+            self._leftovers,
+            flags=self._flags,
+            slots=self._slots,
+            resume=self._dispatcher.resume,
+        )
 
     def refuse_doorbell(self, error: RefusedJobError) -> None:
         """Count a doorbell that is dropped."""
@@ -156,10 +187,15 @@ class HostWorker:
 
     def answer_question(self, question: object, signature: object) -> None:
         """Say again what is journaled about a job, or that nothing is; drop a question that is no good."""
-        del signature  # As for doorbells.
         try:
             text = question if isinstance(question, str) else ""
-            asked = parse_question(text.encode(errors="replace"), host=self._host, now=datetime.now(UTC))
+            asked = open_question(
+                text.encode(errors="replace"),
+                signature,
+                check=self._check_signature,
+                host=self._host,
+                now=datetime.now(UTC),
+            )
         except RefusedJobError as error:
             _log.warning("question refused", reason=error.reason, error=str(error))
             return

@@ -56,6 +56,7 @@ class Inventory(threading.Thread):
         metrics: told whether libvirt answered.
         list_domains: `engine.list_domains`.
         describe_host: `engine.host_capabilities`.
+        is_draining: tells whether the host takes no more jobs.
         tags: domain name -> tags beside those that the domain itself carries.
         version: of fleetsave.
     """
@@ -70,6 +71,7 @@ class Inventory(threading.Thread):
         describe_host: DescribeHost,
         tags: Mapping[str, Sequence[str]],
         version: str,
+        is_draining: Callable[[], bool] = lambda: False,
     ) -> None:
         # A daemon: a libvirt that hangs must not keep the worker from ending.
         super().__init__(name="inventory", daemon=True)
@@ -78,6 +80,7 @@ class Inventory(threading.Thread):
         self._metrics = metrics
         self._list_domains = list_domains
         self._describe_host = describe_host
+        self._is_draining = is_draining
         self._tags = tags
         self._version = version
         self._stopping = threading.Event()
@@ -164,4 +167,5 @@ class Inventory(threading.Thread):
             "store_free_bytes": usage.free if usage else None,
             "store_used_bytes": usage.used if usage else None,
             "libvirt_up": is_up,
+            "draining": self._is_draining(),
         }

@@ -15,48 +15,12 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from engine.errors import StorageError
-from tasks.envelope import Envelope
+from tasks.envelope import Envelope, format_time
 from tasks.host_event import EventKind, HostEvent
-from tasks.journal_entry import JournalEntry, OutboxEntry, parse_entry
+from tasks.journal_entry import JournalEntry, OutboxEntry, WaitingEntry, parse_entry
+from tasks.journal_schema import bring_up
 from tasks.states import FINAL, JobState, is_step
 
-SCHEMA_VERSION: Final = 1
-_SCHEMA: Final = """
-CREATE TABLE jobs (
-    job_id TEXT PRIMARY KEY,
-    attempt INTEGER NOT NULL,
-    op TEXT NOT NULL,
-    domain TEXT,
-    envelope TEXT NOT NULL,
-    state TEXT NOT NULL,
-    reason TEXT,
-    engine_pid INTEGER,
-    engine_start_ticks INTEGER,
-    read_offset INTEGER NOT NULL DEFAULT 0,
-    last_seq INTEGER NOT NULL DEFAULT 0,
-    claimed_at TEXT NOT NULL,
-    started_at TEXT,
-    finished_at TEXT
-) STRICT;
-CREATE TABLE events (
-    number INTEGER PRIMARY KEY AUTOINCREMENT,
-    job_id TEXT NOT NULL REFERENCES jobs (job_id) ON DELETE CASCADE,
-    seq INTEGER NOT NULL,
-    kind TEXT NOT NULL,
-    body TEXT NOT NULL,
-    sent INTEGER NOT NULL DEFAULT 0,
-    UNIQUE (job_id, seq)
-) STRICT;
-CREATE INDEX events_unsent ON events (number) WHERE sent = 0;
-"""
-#: Attempts that this host has said it does not know, and so may not claim any more.
-_WITHDRAWN: Final = """
-CREATE TABLE IF NOT EXISTS withdrawn (
-    job_id TEXT PRIMARY KEY,
-    attempt INTEGER NOT NULL,
-    at TEXT NOT NULL
-) STRICT
-"""
 _BUSY_TIMEOUT_SECONDS: Final = 30.0
 
 
@@ -92,25 +56,88 @@ class Journal:
             self._connection.close()
             raise
 
-    def claim(self, envelope: Envelope) -> bool:
-        """Enter a job; False: it was entered before or disowned, and nothing may be done about it again."""
+    def hear(self, envelope: Envelope) -> bool:
+        """Let a job wait for its turn; False: it waits already, or it is too late for this attempt.
+
+        It is too late once this attempt or a later one was claimed, or disowned. A newer doorbell
+        for an attempt that waits replaces the older one, whose time runs out earlier.
+        """
         with self._transaction() as cursor:
             if _is_withdrawn(cursor, envelope.job_id, envelope.attempt):
                 return False
+            claimed = cursor.execute(
+                "SELECT 1 FROM jobs WHERE job_id = ? AND attempt >= ?", (envelope.job_id, envelope.attempt)
+            ).fetchone()
+            if claimed is not None:
+                return False
+            known = cursor.execute("SELECT 1 FROM waiting WHERE job_id = ?", (envelope.job_id,)).fetchone()
             cursor.execute(
-                "INSERT INTO jobs (job_id, attempt, op, domain, envelope, state, claimed_at)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                "INSERT INTO waiting (job_id, attempt, op, issued_at, envelope) VALUES (?, ?, ?, ?, ?)"
+                " ON CONFLICT (job_id) DO UPDATE SET attempt = excluded.attempt,"
+                " issued_at = excluded.issued_at, envelope = excluded.envelope"
+                " WHERE (excluded.attempt, excluded.issued_at) > (attempt, issued_at)",
                 (
                     envelope.job_id,
                     envelope.attempt,
                     envelope.op,
-                    envelope.domain,
+                    format_time(envelope.issued_at),
                     envelope.to_bytes().decode(),
-                    str(JobState.QUEUED),
-                    self._now().isoformat(),
                 ),
             )
-            return cursor.rowcount == 1
+            return known is None
+
+    def list_waiting(self) -> list[WaitingEntry]:
+        """Return the jobs that wait for their turn, in the order they were heard of."""
+        with self._transaction() as cursor:
+            rows = cursor.execute("SELECT job_id, op FROM waiting ORDER BY number")
+            return [WaitingEntry(job_id=row["job_id"], op=row["op"]) for row in rows]
+
+    def take_waiting(self, job_id: str) -> str | None:
+        """Return the envelope of a job that waits, canonical JSON; None: it does not wait any more."""
+        with self._transaction() as cursor:
+            row = cursor.execute("SELECT envelope FROM waiting WHERE job_id = ?", (job_id,)).fetchone()
+            return str(row["envelope"]) if row else None
+
+    def forget_waiting(self, job_id: str) -> None:
+        """Let a job wait no longer, without claiming it."""
+        with self._transaction() as cursor:
+            cursor.execute("DELETE FROM waiting WHERE job_id = ?", (job_id,))
+
+    def claim(self, envelope: Envelope) -> bool:
+        """Enter an attempt of a job; False: nothing may be done about it.
+
+        An attempt is entered once, a lower one never after a higher, a higher one only when the one before
+        has ended, and none that was disowned. That it was is the first thing to be said of it.
+        """
+        values = (
+            envelope.job_id,
+            envelope.attempt,
+            envelope.op,
+            envelope.domain,
+            envelope.to_bytes().decode(),
+            str(JobState.QUEUED),
+            self._now().isoformat(),
+        )
+        with self._transaction() as cursor:
+            cursor.execute(
+                "DELETE FROM waiting WHERE job_id = ? AND attempt <= ?", (envelope.job_id, envelope.attempt)
+            )
+            if _is_withdrawn(cursor, envelope.job_id, envelope.attempt):
+                return False
+            cursor.execute(
+                "INSERT INTO jobs (job_id, attempt, op, domain, envelope, state, claimed_at)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (job_id) DO UPDATE SET"
+                " attempt = excluded.attempt, op = excluded.op, domain = excluded.domain,"
+                " envelope = excluded.envelope, state = excluded.state, claimed_at = excluded.claimed_at,"
+                " reason = NULL, engine_pid = NULL, engine_start_ticks = NULL, read_offset = 0,"
+                " started_at = NULL, finished_at = NULL"
+                " WHERE excluded.attempt > attempt AND finished_at IS NOT NULL",
+                values,
+            )
+            if cursor.rowcount != 1:
+                return False
+            self._append(cursor, envelope.job_id, EventKind.STATE, {"state": str(JobState.QUEUED)})
+            return True
 
     def record_start(self, job_id: str, *, pid: int, start_ticks: int) -> None:
         """Write down the engine process, and that the job runs."""
@@ -195,6 +222,8 @@ class Journal:
                 cursor.execute("UPDATE events SET sent = 0 WHERE job_id = ?", (job_id,))
                 self.has_news.set()
                 return True
+            # One that waits has not begun: it gives up its turn.
+            cursor.execute("DELETE FROM waiting WHERE job_id = ? AND attempt <= ?", (job_id, attempt))
             cursor.execute(
                 "INSERT INTO withdrawn (job_id, attempt, at) VALUES (?, ?, ?)"
                 " ON CONFLICT (job_id) DO UPDATE"
@@ -223,6 +252,27 @@ class Journal:
                 "UPDATE events SET sent = 1 WHERE number = ?", [(number,) for number in numbers]
             )
             cursor.execute("DELETE FROM events WHERE sent = 1 AND kind = ?", (str(EventKind.PROGRESS),))
+
+    def has_unsent(self, job_id: str) -> bool:
+        """Tell whether something about the job is still to be said."""
+        with self._transaction() as cursor:
+            query = "SELECT 1 FROM events WHERE job_id = ? AND sent = 0 LIMIT 1"
+            return cursor.execute(query, (job_id,)).fetchone() is not None
+
+    def read_fact(self, name: str) -> str | None:
+        """Return what was last written down under the name."""
+        with self._transaction() as cursor:
+            row = cursor.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+            return str(row["value"]) if row else None
+
+    def write_fact(self, name: str, value: str) -> None:
+        """Write something down that the next worker has to know."""
+        with self._transaction() as cursor:
+            cursor.execute(
+                "INSERT INTO facts (name, value) VALUES (?, ?)"
+                " ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+                (name, value),
+            )
 
     def prune(self, *, before: datetime) -> int:
         """Forget jobs that ended before the moment and were reported; return how many.
@@ -255,14 +305,7 @@ class Journal:
         for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
             self._connection.execute(f"PRAGMA {pragma}")
         with self._transaction() as cursor:
-            version = cursor.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0:
-                for statement in _SCHEMA.split(";\n"):
-                    cursor.execute(statement)
-                cursor.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            elif version != SCHEMA_VERSION:
-                raise StorageError(str(path), f"a journal of version {version}", f"version {SCHEMA_VERSION}")
-            cursor.execute(_WITHDRAWN)
+            bring_up(cursor, path)
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Cursor]:

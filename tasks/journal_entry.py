@@ -41,6 +41,14 @@ class OutboxEntry:
     body: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingEntry:
+    """One job whose doorbell was heard and whose turn has not come."""
+
+    job_id: str
+    op: str
+
+
 def parse_entry(row: sqlite3.Row) -> JournalEntry:
     """Return the value of a row."""
     names = ("job_id", "attempt", "op", "domain", "envelope", "reason", "engine_pid", "engine_start_ticks")

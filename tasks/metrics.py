@@ -18,7 +18,9 @@ from engine.flags import BypassFailure
 from tasks.params import OPERATION_PARAMS
 from tasks.states import FINAL, JobState
 
-DOORBELL_RESULTS: Final = ("claimed", "duplicate", "expired", "bad_signature", "wrong_host", "malformed")
+DOORBELL_RESULTS: Final = (
+    "claimed", "cancelled", "duplicate", "expired", "bad_signature", "wrong_host", "malformed",
+)  # fmt: skip
 #: Of jobs found unfinished at start, the first three; of what dead engines left, the others.
 RECOVERY_KINDS: Final = ("adopted", "closed", "lost", "discarded", "published", "resumed", "undecided")
 _MODES: Final = ("direct", "buffered")

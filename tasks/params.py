@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from engine.flags import BypassPolicy, DumpFlags, DumpFormat
 from tasks.errors import RefusedJobError
+from tasks.limits import ATTEMPTS_MAX, DEADLINE_PARAMS, SECONDS_MAX, is_retry, is_seconds, is_time
 
 #: What each operation may be told.
 OPERATION_PARAMS: Final[Mapping[str, frozenset[str]]] = {
@@ -32,6 +33,8 @@ OPERATION_PARAMS: Final[Mapping[str, frozenset[str]]] = {
     "start": frozenset({"paused", "force_boot", "bypass_cache"}),
     "dump": frozenset({"to", "format", "bypass_cache", "memory_only", "crash", "live", "reset"}),
 }
+#: What a job may be told beside its operation; the engine hears none of it.
+JOB_PARAMS: Final = frozenset({*DEADLINE_PARAMS, "retry", "queued_at"})
 PATH_LENGTH_MAX: Final = 4096
 NAME_LENGTH_MAX: Final = 255
 #: zstd's own range, without the levels that need gigabytes.
@@ -88,7 +91,7 @@ def check_params(op: str, params: Mapping[str, Any]) -> None:
             "fleetsave start --local --autodestroy keeps one open",
         )  # fmt: skip
     for key, value in params.items():
-        if key not in OPERATION_PARAMS[op]:
+        if key not in OPERATION_PARAMS[op] | JOB_PARAMS:
             known = ", ".join(sorted(OPERATION_PARAMS[op])) or "none at all"
             raise malformed(f"params of {op}", f"unknown key {key!r}", known)
         kind = _KINDS[key]
@@ -223,6 +226,13 @@ _KINDS: Final[Mapping[str, _Kind]] = {
     ),
     "channels": _Kind(lambda value: _is_number(value, CHANNELS_MAX), f"1 to {CHANNELS_MAX}"),
     "max_guest_pause": _Kind(_is_seconds, f"seconds above 0, at most {GUEST_PAUSE_MAX:.0f}"),
+    **dict.fromkeys(
+        DEADLINE_PARAMS, _Kind(is_seconds, f"seconds above 0, at most {SECONDS_MAX:.0f}", may_be_null=True)
+    ),
+    "retry": _Kind(
+        is_retry, f"attempts from 1 to {ATTEMPTS_MAX} and backoff in seconds, one object", may_be_null=True
+    ),
+    "queued_at": _Kind(is_time, "a UTC time such as 2026-01-31T23:59:59.000Z"),
     "format": _Kind(
         lambda value: isinstance(value, str) and value in DUMP_FORMATS, f"one of {', '.join(DUMP_FORMATS)}"
     ),

@@ -106,12 +106,13 @@ class EngineProcess:
         poll.register(self._pidfd, select.POLLIN)
         return bool(poll.poll(seconds * 1000))
 
+    def terminate(self) -> None:
+        """Send SIGTERM: an engine puts its guest back, unless the point of no return has begun."""
+        self._send(signal.SIGTERM)
+
     def kill(self) -> None:
         """Send SIGKILL."""
-        try:
-            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-        except ProcessLookupError:
-            return
+        self._send(signal.SIGKILL)
 
     def describe_exit(self) -> str:
         """Say how the engine ended; only once it has."""
@@ -121,6 +122,13 @@ class EngineProcess:
         if status < 0:
             return f"the engine was killed by {signal.Signals(-status).name}"
         return f"the engine ended with exit status {status} and without a result"
+
+    def _send(self, number: signal.Signals) -> None:
+        """Send a signal; to a process that has ended it means nothing."""
+        try:
+            signal.pidfd_send_signal(self._pidfd, number)
+        except ProcessLookupError:
+            return
 
     def close(self) -> None:
         """Let go of the process; it goes on if it runs."""

@@ -6,9 +6,8 @@ again all that it has journaled about it; one that does not says so, and never c
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, cast
 
@@ -17,10 +16,12 @@ from kombu import Queue
 from kombu.exceptions import KombuError, OperationalError
 from redis.exceptions import RedisError
 
-from tasks.app import REPORT_TASK
+from tasks.app import REPORT_TASK, signing_key_of
 from tasks.broker import queue_name
-from tasks.envelope import format_time, is_host_name, new_nonce
+from tasks.document import format_document, format_time, new_nonce, read_object
+from tasks.envelope import is_host_name
 from tasks.errors import BrokerError, RefusedJobError
+from tasks.keyring import CheckSignature
 
 QUESTION_VERSION: Final = 1
 #: How long a question is good: a host that was away for longer is asked again.
@@ -39,13 +40,13 @@ class Question:
     issued_at: str
     expires_at: str
     nonce: str
-    #: Which key signed it; None until questions are signed.
+    #: Which key signed it; None: nobody did, and only an insecure worker answers.
     key_id: str | None = None
     v: int = QUESTION_VERSION
 
     def to_bytes(self) -> bytes:
         """Return the canonical JSON: sorted keys, no spaces, UTF-8; the bytes that a signature covers."""
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+        return format_document(asdict(self))
 
 
 def new_question(job_id: str, attempt: int, host: str, *, now: datetime) -> Question:
@@ -60,19 +61,30 @@ def new_question(job_id: str, attempt: int, host: str, *, now: datetime) -> Ques
     )
 
 
-def parse_question(text: bytes, *, host: str, now: datetime) -> Question:
-    """Return the question that the text holds, if it is for this host and in time.
+def open_question(
+    document: bytes, signature: object, *, check: CheckSignature, host: str, now: datetime
+) -> Question:
+    """Return the question that a signed document holds, if it is for this host and in time.
+
+    The answer may be that a job is disowned, so that nobody may ask who may not order.
+
+    Args:
+        document: canonical JSON as it came; the signature covers exactly these bytes.
+        signature: as it came beside it.
+        check: of a `Keyring`.
+        host: this host's name.
+        now: aware; what its time is measured by.
 
     Raises:
-        RefusedJobError: `reason` is malformed, wrong_host or expired.
+        RefusedJobError: `reason` is malformed, bad_signature, wrong_host or expired.
     """
-    if len(text) > _SIZE_MAX:
-        raise RefusedJobError("question", f"{len(text)} bytes", f"at most {_SIZE_MAX}")
+    fields = read_object(document, what="question", size_max=_SIZE_MAX)
+    check(document, fields.get("key_id"), signature)
     try:
-        question = Question(**json.loads(text.decode()))
+        question = Question(**fields)
         expires_at = datetime.fromisoformat(question.expires_at)
         is_expired = expires_at <= now
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError) as error:
         raise RefusedJobError("question", f"no question: {error}", "one JSON object") from error
     values: tuple[Any, Any] = (question.job_id, question.attempt)
     kinds = tuple(type(value) for value in values)
@@ -93,10 +105,12 @@ def send_questions(app: Celery, questions: Sequence[Question]) -> None:
         BrokerError: Redis did not take them all; asking again later is harmless.
     """
     try:
+        key = signing_key_of(app)
         with app.producer_or_acquire() as producer:
             for question in questions:
                 name = queue_name(question.host)
-                kwargs = {"question": question.to_bytes().decode(), "signature": None}
+                document = replace(question, key_id=key.key_id if key else None).to_bytes()
+                kwargs = {"question": document.decode(), "signature": key.sign(document) if key else None}
                 queue = cast("Any", Queue(name, routing_key=name))
                 app.send_task(REPORT_TASK, kwargs=kwargs, queue=queue, producer=producer)
     except (OperationalError, KombuError, RedisError, OSError) as error:

@@ -10,25 +10,44 @@ from typing import Final
 
 import structlog
 
+from tasks.host_flags import HostFlags
 from tasks.journal import Journal
 from tasks.journal_entry import JournalEntry
 from tasks.leftovers import Leftovers
 from tasks.metrics import WorkerMetrics
 from tasks.process import EngineProcess
+from tasks.slots import Slots
 from tasks.states import JobState
-from tasks.supervisor import Supervisor, target_of
+from tasks.supervisor import Supervisor
+from tasks.watch import target_of
 
 _log: Final = structlog.get_logger(__name__)
 
 
 def recover_jobs(
-    journal: Journal, supervisor: Supervisor, metrics: WorkerMetrics, leftovers: Leftovers
+    journal: Journal,
+    supervisor: Supervisor,
+    metrics: WorkerMetrics,
+    leftovers: Leftovers,
+    *,
+    flags: HostFlags,
+    slots: Slots,
+    resume: Callable[[JournalEntry], None],
 ) -> list[threading.Thread]:
     """Put right what dead engines left, close what is over, follow what still runs.
 
     When this returns, each unfinished job of the journal has either a thread that follows its engine (or
     tries again to find out what became of it), or an end that is journaled. Folders that belong to no
     unfinished job are gone. Guests come first: nothing else has spoken with libvirt before them.
+
+    Args:
+        journal: of this host.
+        supervisor: follows and closes.
+        metrics: told of each.
+        leftovers: puts right what dead engines left.
+        flags: asked while a job is followed.
+        slots: in which what still runs takes its places.
+        resume: goes on with a job that was claimed and given to no engine.
 
     Returns: the threads; `Supervisor.stop_settling` ends those that only try.
     """
@@ -38,22 +57,40 @@ def recover_jobs(
     threads: list[threading.Thread] = []
     kept: set[str] = set()
     for entry in unfinished:
-        thread = _take_up(entry, supervisor, metrics)
+        if entry.engine_pid is None:
+            # An engine that is not in the journal was told nothing: there is none, and no folder of one.
+            _count(entry, "adopted", metrics)
+            continue
+        thread = _take_up(entry, supervisor, metrics, flags, slots)
         if thread is not None:
             kept.add(entry.job_id)
             threads.append(thread)
     _remove_folders(supervisor, kept)
+    for entry in unfinished:
+        if entry.engine_pid is None:
+            resume(entry)
     for thread in threads:
         thread.start()
     return threads
 
 
-def _take_up(entry: JournalEntry, supervisor: Supervisor, metrics: WorkerMetrics) -> threading.Thread | None:
+def _take_up(
+    entry: JournalEntry, supervisor: Supervisor, metrics: WorkerMetrics, flags: HostFlags, slots: Slots
+) -> threading.Thread | None:
     """Close the job, or return the thread that will."""
     process = _find_engine(entry)
     if process is not None:
         engine = process
-        return _count(entry, "adopted", metrics, lambda: supervisor.adopt(entry, engine))
+        slots.force(entry.op)
+
+        def follow() -> None:
+            try:
+                with flags.watching(entry.job_id):
+                    supervisor.adopt(entry, engine)
+            finally:
+                slots.give_back(entry.op)
+
+        return _count(entry, "adopted", metrics, follow)
     ending = supervisor.close_dead(entry, patience_seconds=0.0)
     if ending is None:
         return _count(entry, None, metrics, lambda: supervisor.close_dead(entry))

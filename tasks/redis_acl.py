@@ -62,7 +62,7 @@ def control_user() -> RedisUser:
         f"{_queue(CONTROL_QUEUE)} {_queue(queue_name('*'))} "
         f"%R~{stream_name('*')} ~{cancel_pattern('*')} ~{drain_key('*')}"
     )
-    commands = "+brpop +lpush +xread +xlen +scan +get +set +del +exists +expire +info"
+    commands = "+brpop +lpush +xread +xrange +xlen +scan +get +set +del +exists +expire +info"
     return RedisUser(name=CONTROL_USER, rules=f"{keys} {_CONNECT} {_DECLARE} {commands}")
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -52,6 +53,7 @@ class EventSender(threading.Thread):
         self._stopping = threading.Event()
         self._host = host
         self._unknown: deque[HostEvent] = deque(maxlen=_UNKNOWN_MAX)
+        self._sent = threading.Condition()
         self._inventory: HostEvent | None = None
         #: The last inventory that was sent with a list of domains.
         self._domains_sent: HostEvent | None = None
@@ -77,6 +79,20 @@ class EventSender(threading.Thread):
         )  # fmt: skip
         self._journal.has_news.set()
 
+    def wait_sent(self, job_id: str, is_over: Callable[[], bool]) -> bool:
+        """Wait until all that was said of the job is in the stream; False: it is over before.
+
+        Args:
+            job_id: the job.
+            is_over: looked at each second, while Redis does not answer.
+        """
+        with self._sent:
+            while self._journal.has_unsent(job_id):
+                if is_over():
+                    return False
+                self._sent.wait(_IDLE_SECONDS)
+        return True
+
     def run(self) -> None:
         """Send until told to stop."""
         delay, longest = _RETRY_SECONDS
@@ -84,9 +100,10 @@ class EventSender(threading.Thread):
         while not self._stopping.is_set():
             try:
                 self._send_all()
-            except RedisError as error:
+            except (RedisError, sqlite3.Error) as error:
                 if not is_down:
-                    _log.warning("events wait", reason="Redis does not answer", error=str(error))
+                    who = "Redis" if isinstance(error, RedisError) else "the journal"
+                    _log.warning("events wait", reason=f"{who} does not answer", error=str(error))
                 is_down = True
                 self._stopping.wait(delay)
                 delay = min(delay * 2, longest)
@@ -121,6 +138,8 @@ class EventSender(threading.Thread):
         while batch := self._journal.list_unsent(_BATCH_COUNT):
             self._append([entry.body for entry in batch])
             self._journal.mark_sent([entry.number for entry in batch])
+            with self._sent:
+                self._sent.notify_all()
             if deadline is not None and time.monotonic() > deadline:
                 return
         if unknown:

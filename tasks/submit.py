@@ -31,6 +31,7 @@ def submit(
     domains: Sequence[DomainRef],
     params: Mapping[str, Any] | None = None,
     run_id: str | None = None,
+    retry_of: str | None = None,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> list[JobView]:
     """Make one job for each domain and ring at its host; return the jobs, in the order of the domains.
@@ -44,6 +45,7 @@ def submit(
         domains: which; each of them once.
         params: what `tasks.params.OPERATION_PARAMS` allows for the operation, the same for all.
         run_id: what the jobs have in common, for looking them up.
+        retry_of: the job that they do again.
         now: clock.
 
     Raises:
@@ -55,7 +57,9 @@ def submit(
     """
     moment = now()
     with catalog.write() as session:
-        views = make_jobs(session, op=op, domains=domains, params=params or {}, run_id=run_id, now=moment)
+        views = make_jobs(
+            session, op=op, domains=domains, params=params or {}, run_id=run_id, retry_of=retry_of, now=moment
+        )
     ring_doorbells(catalog, app, views, now=moment)
     rung = {view.job_id: view for view in queries.find_jobs(catalog, [view.job_id for view in views])}
     return [rung[view.job_id] for view in views]
@@ -68,6 +72,7 @@ def make_jobs(
     domains: Sequence[DomainRef],
     params: Mapping[str, Any],
     run_id: str | None,
+    retry_of: str | None = None,
     now: datetime,
 ) -> list[JobView]:
     """Add the rows of one job for each domain to the caller's transaction; nobody has rung for them yet.
@@ -82,14 +87,17 @@ def make_jobs(
         except RefusedJobError as error:
             raise UsageError(error.where, error.found, error.wanted, error.hint) from error
     try:
-        rows = [_make_row(session, op, ref, params=wanted, run_id=run_id, now=now) for ref in domains]
+        rows = [_make_row(session, op, ref, params=wanted, now=now) for ref in domains]
+        for row in rows:
+            row.run_id, row.retry_of = run_id, retry_of
+        session.flush()
     except IntegrityError as error:
         raise DomainBusyError(op, "another job took one of the domains at the same moment") from error
     return [JobView.of(row) for row in rows]
 
 
 def _make_row(
-    session: Session, op: str, ref: DomainRef, *, params: dict[str, Any], run_id: str | None, now: datetime
+    session: Session, op: str, ref: DomainRef, *, params: dict[str, Any], now: datetime
 ) -> models.Job:
     """Add the row of one job, or say why there can be none."""
     host, name, domain_uuid = (
@@ -108,7 +116,6 @@ def _make_row(
         )
     row = models.Job(
         id=uuid.uuid4().hex,
-        run_id=run_id,
         op=op,
         host=host,
         domain=ref.domain,

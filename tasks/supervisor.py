@@ -8,7 +8,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -17,17 +16,30 @@ import structlog
 
 from engine.errors import EngineError
 from tasks.config import HostSettings, engine_environment
-from tasks.ending import Ending, died, failed_to_start, lost, put_back, refused, succeeded, with_last_words
+from tasks.ending import (
+    Ending,
+    died,
+    failed_to_start,
+    lost,
+    put_back,
+    refused,
+    stopped,
+    succeeded,
+    with_last_words,
+)
 from tasks.envelope import Envelope
 from tasks.event_file import EventFile
 from tasks.host_event import EventKind
 from tasks.journal import Journal
 from tasks.journal_entry import JournalEntry
 from tasks.leftovers import Leftovers, Remains
+from tasks.limits import Deadlines
 from tasks.metrics import WorkerMetrics
 from tasks.process import EngineProcess
 from tasks.request import build_request
 from tasks.states import JobState
+from tasks.stopping import Measure, Stopping
+from tasks.watch import Watch
 
 ENGINE_COMMAND: Final = (sys.executable, "-m", "engine")
 #: Seconds between two looks at the event file; the end of the process is noticed at once.
@@ -44,24 +56,6 @@ _SETTLE_PAUSE_SECONDS: Final = 1.0
 _log: Final = structlog.get_logger(__name__)
 
 
-@dataclass(slots=True, kw_only=True)
-class _Watch:
-    """What the supervisor knows about one running job."""
-
-    job_id: str
-    op: str
-    folder: Path
-    state: JobState
-    events: EventFile
-    started_at: datetime
-    #: The file that the job is to make; None = a restore point, or no image.
-    target: Path | None = None
-    ending: Ending | None = None
-    #: Bytes and total that were not reported yet.
-    progress: dict[str, Any] | None = None
-    progress_at: float = field(default=0.0)
-
-
 class Supervisor:
     """Starts and follows engines; one call for each job, in any thread.
 
@@ -71,7 +65,9 @@ class Supervisor:
         metrics: told of every job.
         leftovers: puts right what dead engines leave.
         command: what to run as the engine.
+        is_cancelled: tells whether somebody wants a running job stopped.
         now: clock, aware.
+        monotonic: seconds on a clock that never jumps.
     """
 
     def __init__(
@@ -82,7 +78,9 @@ class Supervisor:
         metrics: WorkerMetrics,
         leftovers: Leftovers | None = None,
         command: Sequence[str] = ENGINE_COMMAND,
+        is_cancelled: Callable[[str], bool] = lambda _job_id: False,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._journal = journal
         self._settings = settings
@@ -90,7 +88,9 @@ class Supervisor:
         self._leftovers = leftovers or Leftovers(settings, metrics)
         self._stopping = threading.Event()
         self._command = command
+        self._is_cancelled = is_cancelled
         self._now = now
+        self._monotonic = monotonic
 
     @property
     def jobs_folder(self) -> Path:
@@ -106,8 +106,7 @@ class Supervisor:
 
         Returns: None where the engine died and nobody can tell yet what became of the job.
         """
-        watch = self._watch(envelope.job_id, envelope.op, JobState.QUEUED)
-        watch.target = target_of(envelope.params)
+        watch = self._watch(envelope.job_id, envelope.op, envelope.params, JobState.QUEUED)
         self._metrics.queue_wait(envelope.op, (watch.started_at - envelope.issued_at).total_seconds())
         with self._metrics.running(envelope.op):
             try:
@@ -115,6 +114,12 @@ class Supervisor:
             except (OSError, EngineError) as error:
                 return self._close(watch, failed_to_start(error))
             return self._follow(watch, process)
+
+    def close_unstarted(self, envelope: Envelope, ending: Ending) -> Ending:
+        """Close a job that was claimed and shall not run."""
+        return self._close(
+            self._watch(envelope.job_id, envelope.op, envelope.params, JobState.QUEUED), ending
+        )
 
     def adopt(self, entry: JournalEntry, process: EngineProcess) -> Ending | None:
         """Follow an engine that an earlier worker started, to its end; None as for `run`."""
@@ -134,9 +139,6 @@ class Supervisor:
         # A try before this one may have taken over more.
         watch = self._watch_entry(self._journal.find(entry.job_id) or entry)
         self._take_over(watch)
-        if entry.engine_pid is None:
-            reason = "the worker stopped before the engine was told anything; the guest was not touched"
-            return self._close(watch, lost(reason))
         if watch.ending is not None:
             return self._close(watch, watch.ending)
         sentence = "neither the engine nor its worker lived to say what happened"
@@ -144,27 +146,28 @@ class Supervisor:
         ending = self._settle(watch, sentence, unknown, patience_seconds)
         return None if ending is None else self._close(watch, ending)
 
-    def _watch(self, job_id: str, op: str, state: JobState) -> _Watch:
+    def _watch(self, job_id: str, op: str, params: Mapping[str, Any], state: JobState) -> Watch:
         """Return the record of a job that starts now."""
         folder = self.jobs_folder / job_id
-        return _Watch(
+        return Watch(
             job_id=job_id,
             op=op,
+            params=params,
             folder=folder,
             state=state,
             events=EventFile(folder / "events.jsonl"),
             started_at=self._now(),
         )
 
-    def _watch_entry(self, entry: JournalEntry) -> _Watch:
+    def _watch_entry(self, entry: JournalEntry) -> Watch:
         """Return the record of a job that an earlier worker began."""
-        watch = self._watch(entry.job_id, entry.op, entry.state)
+        watch = self._watch(entry.job_id, entry.op, json.loads(entry.envelope)["params"], entry.state)
         watch.events = EventFile(watch.folder / "events.jsonl", entry.read_offset)
+        watch.recall(entry.read_offset)
         watch.started_at = entry.started_at or entry.claimed_at
-        watch.target = target_of(json.loads(entry.envelope)["params"])
         return watch
 
-    def _start(self, watch: _Watch, envelope: Envelope) -> EngineProcess:
+    def _start(self, watch: Watch, envelope: Envelope) -> EngineProcess:
         """Start the engine; when this returns, the journal says that the job runs."""
         request = build_request(envelope, self._settings).to_json()
         watch.folder.mkdir(mode=0o700, parents=True)
@@ -177,13 +180,20 @@ class Supervisor:
             self._command, request, folder=watch.folder, environment=engine_environment(), on_started=note
         )
 
-    def _follow(self, watch: _Watch, process: EngineProcess) -> Ending | None:
+    def _follow(self, watch: Watch, process: EngineProcess) -> Ending | None:
         """Take over what the engine says until it has ended; put right what one leaves that has died."""
         deadline: float | None = None
+        stopping = Stopping(
+            self._deadlines(watch),
+            now=self._monotonic(),
+            elapsed=(self._now() - watch.started_at).total_seconds(),
+        )
         try:
             while not process.wait_exit(_POLL_SECONDS):
-                self._take_over(watch)
+                if self._take_over(watch):
+                    stopping.note_move(self._monotonic())
                 if watch.ending is None:
+                    self._stop_if_wanted(watch, process, stopping)
                     continue
                 # It has said its last line; it holds the domain's lock until it is gone.
                 deadline = deadline or time.monotonic() + _EXIT_SECONDS
@@ -196,13 +206,48 @@ class Supervisor:
         finally:
             process.close()
         if ending is None:
-            unknown = died(sentence, watch.folder, is_committing=watch.state is JobState.COMMITTING)
-            ending = self._settle(watch, sentence, unknown, _SETTLE_SECONDS)
+            ending = self._settle_dead(watch, sentence, stopping)
+        elif ending.state is JobState.CANCELLED and stopping.wish is not None:
+            ending = stopped(stopping.wish)
         return None if ending is None else self._close(watch, ending)
 
-    def _settle(
-        self, watch: _Watch, sentence: str, unknown: Ending, patience_seconds: float
-    ) -> Ending | None:
+    def _deadlines(self, watch: Watch) -> Deadlines:
+        """Return what holds for the job: the host's word and its own, whichever is shorter."""
+        return self._settings.find_deadlines(watch.op).tightened(Deadlines.of(watch.params))
+
+    def _stop_if_wanted(self, watch: Watch, process: EngineProcess, stopping: Stopping) -> None:
+        """Tell the engine to stop, or end it, if somebody wants the job stopped or its time is over."""
+        measure = stopping.judge(
+            now=self._monotonic(),
+            is_cancelled=self._is_cancelled(watch.job_id),
+            is_committing=watch.state is JobState.COMMITTING,
+        )
+        if measure is Measure.NOTHING:
+            return
+        assert stopping.wish is not None
+        _log.info(
+            "engine told to stop" if measure is Measure.ASK else "engine killed: it does not stop",
+            job_id=watch.job_id,
+            pid=process.pid,
+            reason=stopping.wish.sentence,
+        )
+        if measure is Measure.ASK:
+            process.terminate()
+        else:
+            process.kill()
+
+    def _settle_dead(self, watch: Watch, sentence: str, stopping: Stopping) -> Ending | None:
+        """Put right what an engine left that said nothing at its end; return how its job ended by that."""
+        wish = stopping.wish
+        unknown = died(sentence, watch.folder, is_committing=watch.state is JobState.COMMITTING)
+        if wish is not None and not watch.has_touched:
+            unknown = stopped(wish, "the engine had touched nothing")
+        ending = self._settle(watch, sentence, unknown, _SETTLE_SECONDS)
+        if wish is not None and ending is not None and ending.is_put_back:
+            return stopped(wish, "the engine was killed, and what it left was put right")
+        return ending
+
+    def _settle(self, watch: Watch, sentence: str, unknown: Ending, patience_seconds: float) -> Ending | None:
         """Put right what a dead engine left; return how its job ended by that.
 
         Args:
@@ -228,17 +273,21 @@ class Supervisor:
             return put_back(sentence, watch.folder, details)
         return unknown
 
-    def _take_over(self, watch: _Watch) -> None:
-        """Journal what the engine has written since the last look."""
+    def _take_over(self, watch: Watch) -> bool:
+        """Journal what the engine has written since the last look; tell whether it came further."""
+        before = (watch.bytes_done, len(watch.steps))
         if events := list(watch.events.read_new()):
             with self._journal.batch():
                 for event, offset in events:
                     self._take_event(watch, event, offset)
         if watch.progress is not None and time.monotonic() - watch.progress_at >= _PROGRESS_SECONDS:
             self._report_progress(watch)
+        return before != (watch.bytes_done, len(watch.steps))
 
-    def _take_event(self, watch: _Watch, event: dict[str, Any], offset: int) -> None:
+    def _take_event(self, watch: Watch, event: dict[str, Any], offset: int) -> None:
         """Journal one event of the engine."""
+        if event["event"] == "step":
+            watch.steps.add(str(event.get("step")))
         match event:
             case {"event": "step", "step": "commit"}:
                 if watch.state is JobState.RUNNING:
@@ -254,6 +303,7 @@ class Supervisor:
                 )
             case {"event": "progress", "bytes": int(done)}:
                 watch.progress = {"bytes": done, "total": event.get("total")}
+                watch.bytes_done = done
             case {"event": "result", "result": dict(result)}:
                 watch.ending = succeeded(result)
             case {"event": "error", "error": dict(error)}:
@@ -261,19 +311,23 @@ class Supervisor:
             case _:
                 _log.debug("engine event passed over", job_id=watch.job_id, engine_event=event.get("event"))
 
-    def _report_progress(self, watch: _Watch) -> None:
+    def _report_progress(self, watch: Watch) -> None:
         """Put the newest progress into the outbox."""
         if watch.progress is not None:
             self._journal.record_event(watch.job_id, EventKind.PROGRESS, watch.progress)
             watch.progress, watch.progress_at = None, time.monotonic()
 
-    def _close(self, watch: _Watch, ending: Ending) -> Ending:
+    def _close(self, watch: Watch, ending: Ending) -> Ending:
         """Journal the end, count it, and clear the job's folder."""
         self._report_progress(watch)
         if ending.state is JobState.SUCCEEDED and watch.state is JobState.RUNNING:
             # An engine may have nothing that it could not take back; the states stay the same for all.
             self._journal.record_state(watch.job_id, JobState.COMMITTING, reason=None)
-        body = {"result": ending.result} if ending.result is not None else {"error": ending.error}
+        body: dict[str, Any] = {"error": ending.error}
+        if ending.result is not None:
+            body = {"result": ending.result}
+        if ending.state is JobState.FAILED and (ending.error or {}).get("transient") is True:
+            body["repeatable"] = watch.may_repeat
         self._journal.record_state(watch.job_id, ending.state, reason=ending.reason, **body)
         duration = (self._now() - watch.started_at).total_seconds()
         self._metrics.job_ended(watch.op, ending.state, duration, result=ending.result, error=ending.error)
@@ -282,11 +336,6 @@ class Supervisor:
         )
         shutil.rmtree(watch.folder, ignore_errors=True)
         return ending
-
-
-def target_of(params: Mapping[str, Any]) -> Path | None:
-    """Return the file that a job with these parameters is to make; None = a restore point, or no image."""
-    return Path(params["to"]) if params.get("to") else None
 
 
 def _undecided(sentence: str, remains: Remains) -> Ending:

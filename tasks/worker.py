@@ -82,9 +82,10 @@ def _run_celery(settings: Settings, host: HostWorker) -> int:
     return serve_queue(
         app,
         name=settings.host.name,
-        concurrency=settings.host.parallel,
+        # It only hears: what a doorbell speaks of waits for its turn in the journal and has its own thread.
+        concurrency=1,
         on_ready=say_ready,
-        on_shutdown=host.stop_settling,
+        on_shutdown=host.stop_taking,
         on_garbage=host.refuse_doorbell,
     )
 

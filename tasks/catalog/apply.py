@@ -14,7 +14,8 @@ from tasks.catalog.attempts import apply_overtaken, apply_unknown, count_gaps, i
 from tasks.catalog.points import bounded_object, remember_point, text_or_none
 from tasks.catalog.upsert import insert_missing
 from tasks.host_event import EventKind, HostEvent
-from tasks.states import FINAL, JobState, is_later
+from tasks.limits import RetryPolicy
+from tasks.states import FINAL, REPEATABLE, JobState, is_later, is_newer
 
 _log: Final = structlog.get_logger(__name__)
 #: Columns of a host that its inventory fills, and of what type.
@@ -27,6 +28,7 @@ _FACTS: Final[dict[str, type]] = {
     "store_free_bytes": int,
     "store_used_bytes": int,
     "libvirt_up": bool,
+    "draining": bool,
 }
 #: Bytes of JSON that are kept of what a host can run (it sends a quarter at most).
 CAPABILITIES_SIZE_MAX: Final = 1024 * 1024
@@ -122,6 +124,27 @@ def _apply_state(session: Session, job: models.Job, event: HostEvent) -> None:
     assert event.attempt is not None
     state = JobState(event.body["state"])
     reason = text_or_none(event.body.get("reason"))
+    _apply_to_attempt(session, job, event, state)
+    if job.state == JobState.LOST and state is JobState.SUCCEEDED:
+        # The control side gave the job up too early: the end stays, but the image is there.
+        remember_point(session, job, job.host, _object(event.body.get("result")) or {}, event.at)
+    if not is_newer((job.attempt, JobState(job.state)), (event.attempt, state)):
+        return
+    if _begin_next_attempt(job, event, state):
+        return
+    job.state, job.attempt = str(state), event.attempt
+    if state is JobState.RUNNING:
+        job.reason = None
+    if state in FINAL:
+        job.finished_at, job.reason = event.at, reason
+        job.result, job.error = _object(event.body.get("result")), _object(event.body.get("error"))
+    if state is JobState.SUCCEEDED and job.result is not None:
+        _apply_result(session, job, job.result, event.at)
+
+
+def _apply_to_attempt(session: Session, job: models.Job, event: HostEvent, state: JobState) -> None:
+    """Move the attempt forward, and note when it and its job began to run."""
+    assert event.attempt is not None
     insert_missing(
         session,
         models.Attempt,
@@ -133,22 +156,41 @@ def _apply_state(session: Session, job: models.Job, event: HostEvent) -> None:
     attempt = session.get(models.Attempt, (job.id, event.attempt))
     assert attempt is not None
     if state is JobState.RUNNING:
-        attempt.started_at = job.started_at = event.at
+        attempt.started_at = event.at
+        if event.attempt >= job.attempt:
+            job.started_at = event.at
     if is_later(JobState(attempt.state), state):
         attempt.state = str(state)
         if state in FINAL:
-            attempt.finished_at, attempt.reason = event.at, reason
-    if job.state == JobState.LOST and state is JobState.SUCCEEDED:
-        # The control side gave the job up too early: the end stays, but the image is there.
-        remember_point(session, job, job.host, _object(event.body.get("result")) or {}, event.at)
-    if not is_later(JobState(job.state), state):
-        return
-    job.state, job.attempt = str(state), event.attempt
-    if state in FINAL:
-        job.finished_at, job.reason = event.at, reason
-        job.result, job.error = _object(event.body.get("result")), _object(event.body.get("error"))
-    if state is JobState.SUCCEEDED and job.result is not None:
-        _apply_result(session, job, job.result, event.at)
+            attempt.finished_at, attempt.reason = event.at, text_or_none(event.body.get("reason"))
+
+
+def _begin_next_attempt(job: models.Job, event: HostEvent, state: JobState) -> bool:
+    """Put a job back into the queue whose attempt failed for a passing reason; tell whether it was.
+
+    The host says whether the operation may be repeated at all (tasks.limits.may_repeat).
+    """
+    assert event.attempt is not None
+    assert event.seq is not None
+    may_repeat = state is JobState.FAILED and event.body.get("repeatable") is True
+    # A requested cancel leaves nothing to try for; past the point of no return nothing is tried again.
+    if not may_repeat or job.cancel_requested_at is not None or JobState(job.state) not in REPEATABLE:
+        return False
+    policy = RetryPolicy.of(job.params)
+    due_at = policy.find_due(event.attempt, event.at)
+    if due_at is None:
+        return False
+    job.state, job.attempt, job.due_at = str(JobState.QUEUED), event.attempt + 1, due_at
+    job.reason = (
+        f"attempt {event.attempt} of {policy.attempts} failed: {text_or_none(event.body.get('reason'))};"
+        f" the next is due at {due_at:%H:%M:%S} UTC"
+    )
+    # What the attempt had done is undone; its steps may still be on the way.
+    if event.seq > job.step_seq:
+        job.step, job.step_seq = None, event.seq
+    if event.seq > job.progress_seq:
+        job.bytes_done, job.bytes_total, job.progress_seq = None, None, event.seq
+    return True
 
 
 def _apply_result(session: Session, job: models.Job, result: dict[str, Any], at: datetime) -> None:

@@ -54,6 +54,10 @@ class Host(Base):
     capabilities: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     #: When the worker last reported.
     seen_at: Mapped[datetime | None]
+    #: When somebody asked that it take no more jobs; None: it shall take them.
+    drain_requested_at: Mapped[datetime | None]
+    #: Whether its worker takes no more jobs, as it last said.
+    draining: Mapped[bool | None]
     #: When the list of domains was last taken.
     domains_at: Mapped[datetime | None]
 
@@ -141,8 +145,12 @@ class Job(Base):
     gaps: Mapped[int] = mapped_column(default=0, server_default="0")
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
-    #: When somebody asked for it to stop; workers do not look at it yet.
+    #: When somebody asked for it to stop; the host hears of it by a flag in Redis (tasks.cancel).
     cancel_requested_at: Mapped[datetime | None]
+    #: When its next attempt may be rung for; None: it is the first, at any time.
+    due_at: Mapped[datetime | None]
+    #: The job that this one does again, at somebody's wish.
+    retry_of: Mapped[str | None] = mapped_column(String(64))
 
 
 class Attempt(Base):

@@ -13,7 +13,7 @@ from engine.image.manifest import MANIFEST_SIZE_MAX, Manifest, parse_manifest
 from engine.store.places import IMAGE_NAME, MANIFEST_NAME, MANIFEST_SUFFIX
 from tasks.catalog import models
 from tasks.catalog.connection import Catalog
-from tasks.catalog.points import REQUIREMENTS_SIZE_MAX, bounded_object, POINT_MAKING, parse_moment
+from tasks.catalog.points import POINT_MAKING, REQUIREMENTS_SIZE_MAX, bounded_object, parse_moment
 from tasks.catalog.upsert import insert_missing
 
 #: Points in one transaction.

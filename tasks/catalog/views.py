@@ -42,6 +42,12 @@ class JobView:
     rung_at: datetime | None
     started_at: datetime | None
     finished_at: datetime | None
+    #: When somebody asked for it to stop.
+    cancel_requested_at: datetime | None
+    #: When its next attempt may be rung for; None: it is the first.
+    due_at: datetime | None
+    #: The job that this one does again.
+    retry_of: str | None
 
     @property
     def is_final(self) -> bool:
@@ -92,6 +98,10 @@ class HostView:
     store_used_bytes: int | None
     #: Whether its worker could ask libvirt when it last looked; None: never looked.
     libvirt_up: bool | None
+    #: When somebody asked that it take no more jobs; None: it shall take them.
+    drain_requested_at: datetime | None
+    #: Whether its worker takes no more jobs, as it last said.
+    draining: bool | None
     #: When its worker last reported.
     seen_at: datetime | None
 

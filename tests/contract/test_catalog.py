@@ -2,18 +2,17 @@
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from alembic import command
 from alembic.autogenerate import compare_metadata
-from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import select, text
+from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
 from tasks.catalog import Catalog, migrate, models, open_catalog, queries
@@ -119,6 +118,73 @@ def test_story_told_in_any_order_and_repeated(
         check_end_of_story(catalog)
         assert not any(apply(catalog, *again))
         check_end_of_story(catalog)
+
+
+def attempt_event(attempt: int, seq: int, state: str, **more: Any) -> HostEvent:
+    """Return a state of one attempt; the numbers go on from attempt to attempt."""
+    body = {"state": state, "reason": None} | more
+    return replace(event(seq, EventKind.STATE, body), attempt=attempt)
+
+
+BUSY = {"reason": "busy", "error": {"class": "DomainBusyError", "transient": True}, "repeatable": True}
+ATTEMPTS = [
+    attempt_event(1, 1, "queued"),
+    attempt_event(1, 2, "running"),
+    event(3, EventKind.STEP, {"step": "preflight"}),
+    attempt_event(1, 4, "failed", **BUSY),
+    attempt_event(2, 5, "queued"),
+    attempt_event(2, 6, "running"),
+    attempt_event(2, 7, "failed", **BUSY),
+]
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+@given(order=st.permutations(ATTEMPTS), again=st.lists(st.sampled_from(ATTEMPTS), max_size=5))
+def test_attempts_told_in_any_order_end_with_the_last(
+    tmp_path_factory: pytest.TempPathFactory, order: list[HostEvent], again: list[HostEvent]
+) -> None:
+    """The limit is reached: the job has failed with the second; each attempt has its own end."""
+    with open_catalog(f"sqlite:///{tmp_path_factory.mktemp('c')}/c.sqlite") as catalog:
+        add_job(catalog, params={"retry": {"attempts": 2, "backoff": 60}})
+        apply(catalog, *order, *again)
+        job = one(catalog)
+        assert (job.state, job.attempt, job.reason) == (JobState.FAILED, 2, "busy")
+        assert job.finished_at == T0 + timedelta(seconds=7)
+        with catalog.read() as session:
+            found = session.scalars(select(models.Attempt).order_by(models.Attempt.number)).all()
+        assert [(row.number, row.state) for row in found] == [(1, "failed"), (2, "failed")]
+
+
+def test_passing_failure_leads_back_to_the_queue(catalog: Catalog) -> None:
+    """With the next attempt's number and time; what the first had done is not shown any more."""
+    add_job(catalog, params={"retry": {"attempts": 3, "backoff": 60}})
+    apply(catalog, *ATTEMPTS[:4])
+    job = one(catalog)
+    assert (job.state, job.attempt, job.step) == (JobState.QUEUED, 2, None)
+    assert job.due_at == T0 + timedelta(seconds=64)
+    assert "attempt 1 of 3 failed: busy" in str(job.reason)
+    apply(catalog, *ATTEMPTS[4:])
+    assert one(catalog).due_at == T0 + timedelta(seconds=7 + 120)
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"params": {}}, BUSY),
+        ({"params": {"retry": {"attempts": 1}}}, BUSY),
+        ({"cancel_requested_at": T0}, BUSY),
+        ({}, BUSY | {"repeatable": False}),
+        ({}, {"reason": "busy"}),
+        ({"state": "committing"}, BUSY),
+    ],
+)
+def test_failure_is_the_end_where_nothing_may_follow(
+    catalog: Catalog, row: dict[str, Any], said: dict[str, Any]
+) -> None:
+    """No policy, no attempt left, a cancel, the host's no, or the point of no return."""
+    add_job(catalog, **({"params": {"retry": {"attempts": 3}}} | row))
+    apply(catalog, attempt_event(1, 1, "failed", **said))
+    assert (one(catalog).state, one(catalog).attempt) == (JobState.FAILED, 1)
 
 
 def test_final_state_never_changes(catalog: Catalog) -> None:

@@ -1,8 +1,10 @@
 """Speak the engine's contract without a hypervisor: the domain's name says how the operation goes.
 
 `wait-...` stands at step "stream" until the file `go` appears in the runtime directory, `crash-...`
-kills itself, `refuse-...` ends with an error, `silent-...` ends without a last line; every other domain
-succeeds.
+kills itself, `refuse-...` ends with an error, `silent-...` ends without a last line, `busy-...` ends with an
+error that passes at its job's first start; every other domain succeeds.
+SIGTERM cancels one that waits; `deaf-...` waits as well and does not hear it, `late-...` waits at step
+"commit" and does not hear it.
 Each start is noted in the file `starts` of the runtime directory.
 """
 
@@ -54,6 +56,15 @@ def result_of(request: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+class CancelledError(Exception):
+    """SIGTERM came."""
+
+
+def cancel(*_: object) -> None:
+    """Stop where the engine stands."""
+    raise CancelledError
+
+
 def wait_go(runtime_dir: Path) -> None:
     """Wait until the test says go."""
     deadline = time.monotonic() + _WAIT_SECONDS
@@ -63,22 +74,40 @@ def wait_go(runtime_dir: Path) -> None:
         time.sleep(0.02)
 
 
+def refuse(kind: str, code: int, message: str, *, transient: bool = False) -> int:
+    """Write the error and return the exit status."""
+    error = {"class": kind, "code": code, "message": message, "fields": {}, "transient": transient}
+    say("error", error=error)
+    return code
+
+
 def main() -> int:
     """Run the request on standard input."""
     request = json.loads(sys.stdin.read())
     runtime_dir, domain = Path(request["runtime_dir"]), request["domain"] or ""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN if domain.startswith(("deaf-", "late-")) else cancel)
     with (runtime_dir / "starts").open("a") as starts:
         starts.write(f"{request['job_id']} {os.getpid()}\n")
+    try:
+        return perform(request, runtime_dir, domain)
+    except CancelledError:
+        return refuse("CancelledError", 130, "cancelled: by SIGTERM")
+
+
+def perform(request: dict[str, Any], runtime_dir: Path, domain: str) -> int:
+    """Do as the domain's name says; return the exit status."""
     say("step", step="preflight")
+    if domain.startswith("busy-") and (runtime_dir / "starts").read_text().count(request["job_id"]) == 1:
+        return refuse("DomainBusyError", 32, "another operation holds the domain", transient=True)
+    say("step", step="staging")
+    say("step", step="call")
     say("guest", state="paused")
     say("progress", bytes=524288, total=1048576)
     say("step", step="stream")
-    if domain.startswith("wait-"):
+    if domain.startswith(("wait-", "deaf-")):
         wait_go(runtime_dir)
     if domain.startswith("refuse-"):
-        error = {"class": "WrongStateError", "code": 33, "message": "domain is shut off", "fields": {}}
-        say("error", error=error)
-        return 33
+        return refuse("WrongStateError", 33, "domain is shut off")
     if domain.startswith("silent-"):
         return 3
     if domain.startswith("crash-"):
@@ -86,6 +115,8 @@ def main() -> int:
         sys.stderr.flush()
         os.kill(os.getpid(), signal.SIGKILL)
     say("step", step="commit")
+    if domain.startswith("late-"):
+        wait_go(runtime_dir)
     say("step", step="committed")
     say("result", result=result_of(request))
     return 0

@@ -23,11 +23,14 @@ from redis import Redis
 from cli.sandbox import RedisServer
 from tasks.app import RUN_TASK, make_app
 from tasks.broker import open_redis, queue_name
-from tasks.catalog import Catalog, open_catalog
+from tasks.catalog import Catalog, JobView, open_catalog, queries
 from tasks.config import Settings
 from tasks.envelope import Envelope, new_nonce
+from tasks.events import apply_events
 from tasks.keys import SigningKey, generate_key, write_key
 from tasks.redis_acl import RedisUser, host_user, new_password
+from tasks.submit import DomainRef, submit
+from tasks.wait import wait_jobs
 
 _ROOT = Path(__file__).resolve().parents[2]
 _WORKER = _ROOT / "tests" / "data" / "stand_in_worker.py"
@@ -58,6 +61,8 @@ class WorkerProcess:
         self._log = folder / "worker.log"
         self._process: subprocess.Popen[bytes] | None = None
         self.metrics_port = 0
+        #: Variables of its environment on top of ours; they hold from the next start.
+        self.settings: dict[str, str] = {}
         self._log_offset = 0
 
     def start(self, *, is_awaited: bool = True) -> None:
@@ -76,6 +81,7 @@ class WorkerProcess:
             "FLEETSAVE_HOST__STORE": str(self.folder / "store"),
             "FLEETSAVE_HOST__METRICS_PORT": "0",
             "FLEETSAVE_HOST__INVENTORY_SECONDS": "0.5",
+            **self.settings,
         }
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -87,6 +93,12 @@ class WorkerProcess:
     def wait_ready(self) -> None:
         """Wait until it consumes."""
         self.metrics_port = wait_until(self._ready, what="worker ready")["metrics_port"]
+
+    def restart(self, **settings: object) -> None:
+        """End it in order and start it with other settings of the [host] table."""
+        self.end(signal.SIGTERM)
+        self.settings = {f"FLEETSAVE_HOST__{key.upper()}": json.dumps(v) for key, v in settings.items()}
+        self.start()
 
     def log_lines(self, offset: int = 0) -> list[dict[str, Any]]:
         """Return what it has logged."""
@@ -171,6 +183,24 @@ class Bench:
         kwargs = {"envelope": envelope, "signature": signature}
         self.app.send_task(RUN_TASK, kwargs=kwargs, queue=Queue(name, routing_key=name))
 
+    def submit(self, domain: str | None, op: str = "save", **params: Any) -> JobView:
+        """Submit a job for this host."""
+        ref = DomainRef(domain, self.worker.host)
+        return submit(self.catalog, self.app, op=op, domains=[ref], params=params)[0]
+
+    def look(self, job: JobView) -> JobView:
+        """Return the job as the catalog knows it once it has heard all that was said."""
+        apply_events(self.catalog, self.redis, [self.worker.host])
+        return queries.find_jobs(self.catalog, [job.job_id])[0]
+
+    def end_of(self, job: JobView) -> JobView:
+        """Wait for the end of a job and return it."""
+        return list(wait_jobs(self.catalog, self.redis, [job.job_id], timeout_seconds=20, app=self.app))[-1]
+
+    def started(self) -> list[str]:
+        """Return the ids of the jobs whose engines were started, in that order."""
+        return [job_id for job_id, _ in self.worker.engine_starts()]
+
     def envelope(self, domain: str = "web-1", **changes: Any) -> Envelope:
         """Return a save for this host."""
         now = datetime.now(UTC).replace(microsecond=0)
@@ -219,6 +249,18 @@ def _add_user(server: RedisServer, user: RedisUser, folder: Path) -> dict[str, s
     file = folder / f"{user.name}.password"
     file.write_text(password + "\n")
     return {"FLEETSAVE_BROKER__USERNAME": user.name, "FLEETSAVE_BROKER__PASSWORD_FILE": str(file)}
+
+
+@pytest.fixture
+def known_bench(bench: Bench) -> Bench:
+    """Give a bench whose catalog knows the host."""
+
+    def listed() -> bool:
+        apply_events(bench.catalog, bench.redis, [bench.worker.host])
+        return bool(queries.list_domains(bench.catalog, host=bench.worker.host))
+
+    wait_until(listed, what="inventory")
+    return bench
 
 
 @pytest.fixture(name="wait_until")

@@ -178,7 +178,7 @@ def test_events_of_many_jobs_are_applied_once_by_many_readers(  # noqa: PLR0917
     for thread in threads:
         thread.join()
 
-    assert sum(changed) == 4 * len(jobs)
+    assert sum(changed) == 5 * len(jobs)
     assert {job.state for job in queries.find_jobs(catalog, jobs)} == {JobState.SUCCEEDED}
     assert apply_events(catalog, redis, [host]) == 0
 
@@ -197,7 +197,7 @@ def test_sending_again_what_was_sent_changes_nothing(
         position = session.get(models.StreamPosition, host)
         assert position is not None
         assert position.position == redis.xinfo_stream(stream_name(host))["last-generated-id"]
-    assert len(queries.list_job_events(catalog, job_id)) == 3
+    assert len(queries.list_job_events(catalog, job_id)) == 4
 
 
 def test_entries_that_make_no_sense_are_passed_over(

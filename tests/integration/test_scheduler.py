@@ -264,7 +264,7 @@ def test_service_runs_in_a_thread_and_outlives_its_database(
     )
     settings = Settings(broker_url=redis_server.url, catalog_url=url, scheduler=scheduler)
     stop = threading.Event()
-    with open_service(settings) as (service, port), open_catalog(url) as catalog:
+    with open_service(settings) as (service, _registry, port), open_catalog(url) as catalog:
         thread = threading.Thread(target=service.run, args=(stop,))
         thread.start()
         try:

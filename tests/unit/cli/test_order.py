@@ -75,3 +75,14 @@ def test_endless_dxml_file_is_not_read_to_its_end() -> None:
     """Reading is bounded, whatever is given."""
     with pytest.raises(DomainXmlError, match="too large"):
         read_dxml(Path("/dev/zero"))
+
+
+def test_what_a_job_is_told_of_time_is_what_was_given() -> None:
+    """Nothing where nothing was said, so that the settings' defaults hold."""
+    assert Order(op="save", domains=("a",)).job_params == {}
+    order = Order(op="save", domains=("a",), attempts=3, backoff=60.0, max_stall=5.0)
+    assert order.job_params == {"retry": {"attempts": 3, "backoff": 60.0}, "max_stall": 5.0}
+    with pytest.raises(UsageError, match="--local"):
+        Order(op="save", domains=("a",), is_local=True, max_stall=5.0)
+    with pytest.raises(UsageError, match="--attempts"):
+        Order(op="save", domains=("a",), backoff=5.0)

@@ -1,6 +1,7 @@
 """Give jobs, a journal and a supervisor whose engine stands in."""
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -10,11 +11,14 @@ from uuid import uuid4
 
 import pytest
 
+from tasks.broker import open_redis
 from tasks.config import HostSettings
 from tasks.envelope import Envelope, new_nonce
+from tasks.host_flags import HostFlags
 from tasks.journal import Journal
 from tasks.leftovers import Leftovers
 from tasks.metrics import WorkerMetrics
+from tasks.slots import Slots
 from tasks.supervisor import Supervisor
 
 ENGINE = Path(__file__).resolve().parents[2] / "data" / "stand_in_engine.py"
@@ -87,6 +91,19 @@ def supervisor(
         leftovers=leftovers,
         command=(sys.executable, str(ENGINE)),
     )
+
+
+@pytest.fixture
+def flags(journal: Journal) -> Iterator[HostFlags]:
+    """Give flags that nobody looks at: there is no Redis."""
+    with open_redis("redis://127.0.0.1:1/0", client_name="test") as redis:
+        yield HostFlags(redis, journal, host="alpha", has_room=threading.Event())
+
+
+@pytest.fixture
+def slots() -> Slots:
+    """Give room for two jobs."""
+    return Slots(2, {}, threading.Event())
 
 
 @pytest.fixture

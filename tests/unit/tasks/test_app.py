@@ -9,10 +9,10 @@ SETTINGS = Settings(broker_url="redis://127.0.0.1:1/0", host=HostSettings(name="
 
 
 @pytest.mark.parametrize("scheme", ["redis://127.0.0.1:1/0", "redis+socket:///run/redis.sock"])
-def test_worker_reads_its_own_queue_only(scheme: str) -> None:
-    """By the transport that writes into no queue, however Redis is reached."""
+def test_worker_reads_its_own_queues_only(scheme: str) -> None:
+    """That of restores first; by the transport that writes into no queue, however Redis is reached."""
     app = make_app(Settings(broker_url=scheme, host=HostSettings(name="alpha")), answers=True)
-    assert list(app.amqp.queues) == ["host.alpha"]
+    assert list(app.amqp.queues) == ["host.alpha.restore", "host.alpha"]
     assert app.conf.broker_transport_options["priority_steps"] == [0]
     with app.connection_for_read() as connection:
         assert connection.transport.Channel is DoorbellChannel

@@ -1,11 +1,32 @@
 import pytest
 
-from tasks.broker import open_redis, queue_name, redact_url, stream_name
+from tasks.broker import (
+    cancel_key,
+    drain_key,
+    find_queue_name,
+    first_queue_name,
+    open_redis,
+    queue_name,
+    redact_url,
+    stream_name,
+)
+from tasks.envelope import is_host_name
+from tasks.params import OPERATION_PARAMS
 
 
 def test_names_carry_the_host() -> None:
     """The access rules of Redis speak of exactly these."""
     assert (queue_name("alpha"), stream_name("alpha")) == ("host.alpha", "events.alpha")
+    assert first_queue_name("alpha") == "host.alpha.restore"
+    assert (cancel_key("alpha", "j1"), drain_key("alpha")) == ("cancel.alpha.j1", "drain.alpha")
+
+
+@pytest.mark.parametrize("op", OPERATION_PARAMS)
+def test_who_waits_without_a_guest_comes_first(op: str) -> None:
+    """Restores and starts have a queue of their own; no host's name is that of such a queue."""
+    is_first = op in {"restore", "start"}
+    assert find_queue_name("alpha", op) == (first_queue_name if is_first else queue_name)("alpha")
+    assert not is_host_name("alpha.restore")
 
 
 @pytest.mark.parametrize(

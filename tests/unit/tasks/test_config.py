@@ -3,8 +3,15 @@ from pathlib import Path
 
 import pytest
 
-from tasks.config import HostSettings, default_managed_save_dir, engine_environment, load_settings
+from tasks.config import (
+    HostSettings,
+    default_managed_save_dir,
+    default_params,
+    engine_environment,
+    load_settings,
+)
 from tasks.errors import ConfigError
+from tasks.limits import Deadlines
 
 
 @pytest.fixture(autouse=True)
@@ -127,3 +134,45 @@ def test_managed_save_directory_that_is_not_ours_to_read_is_left_alone(
     monkeypatch.setattr(os, "access", lambda *_: False)
 
     assert default_managed_save_dir("qemu:///system") is None
+
+
+def test_limits_deadlines_and_defaults_are_read(tmp_path: Path) -> None:
+    """Times as people write them; what is not said is not there."""
+    path = tmp_path / "fleetsave.toml"
+    path.write_text("""
+[host]
+limits = { save = 1, restore = 2 }
+[host.deadlines.save]
+max_queue_wait = "2h"
+max_stall = 90
+[defaults.checkpoint]
+retry = { attempts = 3, backoff = "1m" }
+max_duration = "1h"
+""")
+    settings = load_settings(path)
+    assert settings.host.limits == {"save": 1, "restore": 2}
+    assert settings.host.find_deadlines("save") == Deadlines(max_queue_wait=7200, max_stall=90)
+    assert settings.host.find_deadlines("dump") == Deadlines()
+    assert default_params(settings, "checkpoint") == {
+        "retry": {"attempts": 3, "backoff": 60.0}, "max_duration": 3600.0,
+    }  # fmt: skip
+    assert default_params(settings, "save") == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("[host.limits]\nwipe = 1", "wipe"),
+        ("[host.limits]\nsave = 0", "host.limits.save"),
+        ("[host.deadlines.save]\nmax_stall = 'soon'", "max_stall"),
+        ("[host.deadlines.save]\nmax_nap = 1", "max_nap"),
+        ("[defaults.save]\nretry = { attempts = 0 }", "attempts"),
+        ("[host]\nname = 'a.restore'", "host.name"),
+    ],
+)
+def test_wrong_limits_are_named(tmp_path: Path, text: str, where: str) -> None:
+    """File and key."""
+    path = tmp_path / "fleetsave.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=where):
+        load_settings(path)

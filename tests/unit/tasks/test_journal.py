@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import product
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from engine.errors import StorageError
+from tasks import journal_schema
 from tasks.envelope import Envelope, parse_envelope
 from tasks.host_event import EventKind, parse_event
 from tasks.journal import Journal
@@ -99,8 +101,9 @@ def test_of_unsent_progress_only_the_newest_stays(
     for done in range(5):
         journal.record_event(envelope.job_id, EventKind.PROGRESS, {"bytes": done, "total": None})
     assert unsent(journal) == [
-        (1, "state", {"state": "running", "reason": None}),
-        (6, "progress", {"bytes": 4, "total": None}),
+        (1, "state", {"state": "queued"}),
+        (2, "state", {"state": "running", "reason": None}),
+        (7, "progress", {"bytes": 4, "total": None}),
     ]
 
 
@@ -110,8 +113,70 @@ def test_sent_events_are_not_sent_again(journal: Journal, make_envelope: Callabl
     journal.claim(envelope)
     journal.record_event(envelope.job_id, EventKind.STEP, {"step": "a"})
     journal.record_event(envelope.job_id, EventKind.STEP, {"step": "b"})
-    journal.mark_sent([journal.list_unsent(1)[0].number])
+    journal.mark_sent([entry.number for entry in journal.list_unsent(2)])
     assert [body for _, _, body in unsent(journal)] == [{"step": "b"}]
+
+
+def test_attempt_is_claimed_once_and_a_lower_one_never_after_a_higher(
+    journal: Journal, make_envelope: Callable[..., Envelope]
+) -> None:
+    """The next comes when the one before has ended; its events go on where those stopped."""
+    first = make_envelope()
+    second, third = (replace(first, attempt=attempt) for attempt in (2, 3))
+    assert journal.claim(first)
+    assert not journal.claim(second), "the first has not ended"
+    journal.record_start(first.job_id, pid=1, start_ticks=1)
+    journal.record_state(first.job_id, JobState.FAILED, reason="busy")
+    assert not journal.hear(first)
+    assert journal.hear(third)
+    assert not journal.hear(third)
+    assert journal.claim(third)
+    assert journal.list_waiting() == []
+    assert [journal.claim(one) for one in (first, second, third)] == [False] * 3
+    assert [journal.hear(one) for one in (first, second, third)] == [False] * 3
+    entry = journal.find(first.job_id)
+    assert entry is not None
+    assert (entry.attempt, entry.state, entry.reason) == (3, JobState.QUEUED, None)
+    assert (entry.engine_pid, entry.started_at) == (None, None)
+    told = [parse_event(one.body) for one in journal.list_unsent(10)]
+    assert [(one.seq, one.attempt) for one in told] == [(1, 1), (2, 1), (3, 1), (4, 3)]
+
+
+def test_job_that_waits_is_known_after_reopening(
+    tmp_path: Path, make_envelope: Callable[..., Envelope]
+) -> None:
+    """With the newest envelope that was heard, in its first place; no event tells of it."""
+    first, other = make_envelope(), make_envelope()
+    newer = replace(first, issued_at=first.issued_at + timedelta(hours=1))
+    with Journal(tmp_path / "j", host="alpha") as journal:
+        assert [journal.hear(one) for one in (first, other, newer, first)] == [True, True, False, False]
+    with Journal(tmp_path / "j", host="alpha") as journal:
+        assert [one.job_id for one in journal.list_waiting()] == [first.job_id, other.job_id]
+        assert journal.take_waiting(first.job_id) == newer.to_bytes().decode()
+        journal.forget_waiting(first.job_id)
+        assert journal.take_waiting(first.job_id) is None
+        assert unsent(journal) == []
+
+
+def test_journal_of_the_first_version_is_brought_up(
+    tmp_path: Path, make_envelope: Callable[..., Envelope]
+) -> None:
+    """What it held is there, and it holds what is new."""
+    connection = sqlite3.connect(tmp_path / "j")
+    connection.executescript(journal_schema._JOBS)
+    connection.execute(
+        "INSERT INTO jobs (job_id, attempt, op, envelope, state, claimed_at)"
+        " VALUES ('old', 1, 'save', '{}', 'running', '2026-01-01T00:00:00+00:00')"
+    )
+    connection.execute("PRAGMA user_version = 1")
+    connection.commit()
+    connection.close()
+    with Journal(tmp_path / "j", host="alpha") as journal:
+        assert [entry.job_id for entry in journal.list_unfinished()] == ["old"]
+        assert journal.hear(make_envelope())
+        journal.write_fact("a", "1")
+        journal.write_fact("a", "2")
+        assert (journal.read_fact("a"), journal.read_fact("b")) == ("2", None)
 
 
 def test_prune_forgets_what_ended_and_was_reported(
@@ -148,7 +213,7 @@ def test_batch_is_written_whole_or_not_at_all(
     with journal.batch():
         journal.record_start(envelope.job_id, pid=1, start_ticks=1)
         journal.record_event(envelope.job_id, EventKind.STEP, {"step": "a"})
-    assert len(unsent(journal)) == 2
+    assert len(unsent(journal)) == 3
 
     def fail() -> None:
         with journal.batch():
@@ -157,7 +222,7 @@ def test_batch_is_written_whole_or_not_at_all(
 
     with pytest.raises(ValueError, match="cannot go from"):
         fail()
-    assert len(unsent(journal)) == 2
+    assert len(unsent(journal)) == 3
 
 
 _WRITER = """

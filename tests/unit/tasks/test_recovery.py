@@ -13,11 +13,14 @@ from engine.recover import Recovery
 from engine.store.staging import lock_directory
 from tasks.config import HostSettings
 from tasks.envelope import Envelope
+from tasks.host_flags import HostFlags
 from tasks.journal import Journal
+from tasks.journal_entry import JournalEntry
 from tasks.leftovers import Leftovers
 from tasks.metrics import WorkerMetrics
 from tasks.process import EngineProcess
 from tasks.recovery import recover_jobs
+from tasks.slots import Slots
 from tasks.states import JobState
 from tasks.supervisor import Supervisor
 from tests.data.dead_engine import leave_image, publish_image
@@ -26,13 +29,29 @@ MakeEnvelope = Callable[..., Envelope]
 
 
 @pytest.fixture
+def resumed() -> list[JournalEntry]:
+    """Give the jobs that were to be gone on with."""
+    return []
+
+
+@pytest.fixture
+def around(flags: HostFlags, slots: Slots, resumed: list[JournalEntry]) -> dict[str, Any]:
+    """Give what recovery has to do with besides."""
+    return {"flags": flags, "slots": slots, "resume": resumed.append}
+
+
+@pytest.fixture
 def recover(
-    journal: Journal, supervisor: Supervisor, metrics: WorkerMetrics, leftovers: Leftovers
+    journal: Journal,
+    supervisor: Supervisor,
+    metrics: WorkerMetrics,
+    leftovers: Leftovers,
+    around: dict[str, Any],
 ) -> Callable[[], dict[str, float | None]]:
     """Give a function that recovers, waits for what was adopted and returns the counts."""
 
     def run() -> dict[str, float | None]:
-        for thread in recover_jobs(journal, supervisor, metrics, leftovers):
+        for thread in recover_jobs(journal, supervisor, metrics, leftovers, **around):
             thread.join()
         value = metrics.registry.get_sample_value
         return {
@@ -91,14 +110,20 @@ def test_engine_that_died_silently_is_lost_with_its_last_words(
     assert "MemoryError" in str(entry.reason)
 
 
-def test_job_that_was_claimed_and_never_started_is_lost_without_harm(
-    journal: Journal, make_envelope: MakeEnvelope, recover: Callable[[], dict[str, float]]
+def test_job_that_was_claimed_and_never_started_is_gone_on_with(
+    journal: Journal,
+    supervisor: Supervisor,
+    make_envelope: MakeEnvelope,
+    recover: Callable[[], dict[str, float]],
+    resumed: list[JournalEntry],
 ) -> None:
-    """The engine was told nothing."""
+    """No engine was told anything; the folder of one that was never told is out of the way."""
     envelope = make_envelope()
     journal.claim(envelope)
-    assert recover() == {"adopted": 0, "closed": 0, "lost": 1}
-    assert "guest was not touched" in str(getattr(journal.find(envelope.job_id), "reason", ""))
+    (supervisor.jobs_folder / envelope.job_id).mkdir(parents=True)
+    assert recover() == {"adopted": 1, "closed": 0, "lost": 0}
+    assert [entry.job_id for entry in resumed] == [envelope.job_id]
+    assert list(supervisor.jobs_folder.iterdir()) == []
 
 
 def test_pid_given_to_another_process_is_not_adopted(
@@ -118,6 +143,7 @@ def test_living_engine_is_adopted_where_its_worker_left_off(  # noqa: PLR0917
     leftovers: Leftovers,
     make_envelope: MakeEnvelope,
     tmp_path: Path,
+    around: dict[str, Any],
 ) -> None:
     """What the worker before took over is not taken over again."""
     envelope = make_envelope()
@@ -141,7 +167,7 @@ print('{{"event": "result", "result": {{}}}}', flush=True)
         on_started=lambda pid, ticks: journal.record_start(envelope.job_id, pid=pid, start_ticks=ticks),
     )
     journal.record_state(envelope.job_id, JobState.COMMITTING, read_offset=len(old))
-    [thread] = recover_jobs(journal, supervisor, metrics, leftovers)
+    [thread] = recover_jobs(journal, supervisor, metrics, leftovers, **around)
     (tmp_path / "go").touch()
     thread.join()
     process.describe_exit()
@@ -276,6 +302,7 @@ def test_living_engine_keeps_its_staging_directory(  # noqa: PLR0917
     make_envelope: MakeEnvelope,
     store: Path,
     tmp_path: Path,
+    around: dict[str, Any],
 ) -> None:
     """Its worker was killed, it was not: the next worker's recovery leaves it alone and follows it."""
     envelope = make_envelope()
@@ -302,7 +329,7 @@ print('{{"event": "result", "result": {{}}}}', flush=True)
     while not (tmp_path / "held").exists():
         assert not process.wait_exit(0.02)
 
-    [thread] = recover_jobs(journal, supervisor, metrics, leftovers)
+    [thread] = recover_jobs(journal, supervisor, metrics, leftovers, **around)
 
     assert (staging / "memory.save").exists()
     (tmp_path / "go").touch()
@@ -338,6 +365,7 @@ def test_what_cannot_be_decided_is_tried_again(  # noqa: PLR0917
     store: Path,
     wait_until: Callable[..., Any],
     comes_back: bool,
+    around: dict[str, Any],
 ) -> None:
     """Until libvirt says whether the guest is there; a worker that ends leaves that to the next."""
     switched = Switched()
@@ -347,7 +375,7 @@ def test_what_cannot_be_decided_is_tried_again(  # noqa: PLR0917
     left_behind(journal, supervisor, envelope, [*STREAMING, *COMMITTING])
     staging = leave_image(store, envelope.job_id)
 
-    [thread] = recover_jobs(journal, supervisor, metrics, leftovers)
+    [thread] = recover_jobs(journal, supervisor, metrics, leftovers, **around)
 
     wait_until(lambda: switched.tries >= 4)
     assert staging.exists()
@@ -372,6 +400,7 @@ def test_job_that_another_process_puts_right_is_waited_for(  # noqa: PLR0917
     make_envelope: MakeEnvelope,
     store: Path,
     wait_until: Callable[..., Any],
+    around: dict[str, Any],
 ) -> None:
     """`fleetsave doctor` at the same moment: its lock is no living engine, and the job not lost."""
     envelope = make_envelope()
@@ -379,7 +408,7 @@ def test_job_that_another_process_puts_right_is_waited_for(  # noqa: PLR0917
     held = lock_directory(leave_image(store, envelope.job_id))
     assert held is not None
 
-    [thread] = recover_jobs(journal, supervisor, metrics, leftovers)
+    [thread] = recover_jobs(journal, supervisor, metrics, leftovers, **around)
 
     wait_until(thread.is_alive)
     assert [entry.job_id for entry in journal.list_unfinished()] == [envelope.job_id]

@@ -1,6 +1,6 @@
 from itertools import product
 
-from tasks.states import FINAL, TRANSITIONS, UNFINISHED, JobState, is_later, is_step
+from tasks.states import FINAL, REPEATABLE, TRANSITIONS, UNFINISHED, JobState, is_later, is_newer, is_step
 
 
 def test_final_states_are_the_four_ends() -> None:
@@ -34,3 +34,19 @@ def test_success_comes_through_committing_only() -> None:
     """Nobody skips the point of no return."""
     assert [state for state in JobState if is_step(state, JobState.SUCCEEDED)] == [JobState.COMMITTING]
     assert [state for state in JobState if is_step(state, JobState.COMMITTING)] == [JobState.RUNNING]
+
+
+def test_report_is_newer_by_attempt_then_by_state() -> None:
+    """Nothing is newer than an end; what is newer is never so the other way round."""
+    points = list(product((1, 2), JobState))
+    for old, new in product(points, points):
+        if old[1] in FINAL or new[0] < old[0]:
+            assert not is_newer(old, new)
+        else:
+            assert is_newer(old, new) == (new[0] > old[0] or is_later(old[1], new[1]))
+        assert not (is_newer(old, new) and is_newer(new, old))
+
+
+def test_only_before_the_point_of_no_return_a_job_is_tried_again() -> None:
+    """Of the unfinished states all but committing."""
+    assert UNFINISHED - {JobState.COMMITTING} == REPEATABLE

@@ -1,3 +1,4 @@
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -5,15 +6,18 @@ from typing import Any
 
 import pytest
 
+from tasks import stopping
 from tasks import supervisor as supervisor_module
 from tasks.config import HostSettings
 from tasks.envelope import Envelope
-from tasks.host_event import parse_event
+from tasks.host_event import EventKind, parse_event
 from tasks.journal import Journal
 from tasks.metrics import WorkerMetrics
 from tasks.states import JobState
 from tasks.supervisor import Ending, Supervisor
 from tests.data.dead_engine import leave_image
+
+ENGINE = Path(__file__).resolve().parents[2] / "data" / "stand_in_engine.py"
 
 MakeEnvelope = Callable[..., Envelope]
 
@@ -38,7 +42,8 @@ def test_success_goes_through_every_state(
 
     assert ending.state is JobState.SUCCEEDED
     assert [word for word in said(journal) if word != "progress"] == [
-        "running", "preflight", "paused", "stream", "committing", "committed", "succeeded",
+        "queued", "running", "preflight", "staging", "call", "paused", "stream", "committing", "committed",
+        "succeeded",
     ]  # fmt: skip
     assert "progress" in said(journal)
     assert list(supervisor.jobs_folder.iterdir()) == []
@@ -95,10 +100,10 @@ CANCELLED = '{"event": "error", "error": {"class": "CancelledError", "message": 
 @pytest.mark.parametrize(
     ("line", "states"),
     [
-        (RESULT, ["running", "committing", "succeeded"]),
-        (CANCELLED, ["running", "cancelled"]),
-        ('{"event": "result", "result": 3}', ["running", "recover", "failed"]),
-        ("42", ["running", "recover", "failed"]),
+        (RESULT, ["queued", "running", "committing", "succeeded"]),
+        (CANCELLED, ["queued", "running", "cancelled"]),
+        ('{"event": "result", "result": 3}', ["queued", "running", "recover", "failed"]),
+        ("42", ["queued", "running", "recover", "failed"]),
     ],
 )
 def test_last_line_decides(  # noqa: PLR0917
@@ -139,7 +144,7 @@ def test_killed_after_the_point_of_no_return_says_so(
     ending = run(supervisor, journal, make_envelope())
     assert ending.state is JobState.FAILED
     assert "point of no return" in str(ending.reason)
-    assert said(journal) == ["running", "committing", "recover", "failed"]
+    assert said(journal) == ["queued", "running", "committing", "recover", "failed"]
 
 
 @pytest.mark.parametrize("command", [("/no/such/program",), ("/etc/passwd",)])
@@ -155,7 +160,7 @@ def test_engine_that_cannot_be_started_fails_its_job(
     ending = run(supervisor, journal, make_envelope())
     assert ending.state is JobState.FAILED
     assert "cannot be started" in str(ending.reason)
-    assert said(journal) == ["failed"]
+    assert said(journal) == ["queued", "failed"]
     assert list(supervisor.jobs_folder.iterdir()) == []
 
 
@@ -209,3 +214,124 @@ def test_image_of_an_engine_that_died_is_reported_at_once(
     assert value("fleetsave_recoveries_total", {"kind": "published"}) == 1
     assert value("fleetsave_jobs_total", {"op": "save", "outcome": "succeeded"}) == 1
     assert value("fleetsave_bytes_written_total", {"op": "save", "mode": "direct"}) == 3
+
+
+def test_engine_that_does_not_stop_is_killed_and_what_it_left_put_right(
+    journal: Journal,
+    settings: HostSettings,
+    metrics: WorkerMetrics,
+    make_envelope: MakeEnvelope,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Cancelled all the same: the guest is as it was, and the staging directory is gone."""
+    monkeypatch.setattr(stopping, "STOP_SECONDS", 0.2)
+    assert settings.store is not None
+    settings.store.mkdir()
+    envelope = make_envelope("deaf-1")
+    staging = leave_image(settings.store, envelope.job_id, state="writing")
+    supervisor = Supervisor(
+        journal=journal,
+        settings=settings,
+        metrics=metrics,
+        command=(sys.executable, str(ENGINE)),
+        is_cancelled=lambda _job_id: (settings.runtime_dir / "starts").exists(),
+    )
+
+    ending = run(supervisor, journal, envelope)
+
+    assert ending.state is JobState.CANCELLED
+    assert "put right" in str(ending.reason)
+    assert not staging.exists()
+
+
+def test_engine_that_is_stopped_before_it_has_listened_is_cancelled(
+    journal: Journal, settings: HostSettings, metrics: WorkerMetrics, make_envelope: MakeEnvelope
+) -> None:
+    """SIGTERM ends an interpreter that is only starting: nothing was touched."""
+    supervisor = Supervisor(
+        journal=journal,
+        settings=settings,
+        metrics=metrics,
+        command=python("time.sleep(60)"),
+        is_cancelled=lambda _job_id: True,
+    )
+    ending = run(supervisor, journal, make_envelope())
+    assert ending.state is JobState.CANCELLED
+    assert "touched nothing" in str(ending.reason)
+
+
+def test_engine_that_dies_unasked_after_touching_the_guest_is_not_called_cancelled(
+    journal: Journal, settings: HostSettings, metrics: WorkerMetrics, make_envelope: MakeEnvelope
+) -> None:
+    """Nothing says that the guest is as before: a person has to look."""
+    said = 'print(json.dumps({"event": "step", "step": "call"}), flush=True)'
+    supervisor = Supervisor(
+        journal=journal,
+        settings=settings,
+        metrics=metrics,
+        command=python(f"{said}; time.sleep(60)"),
+        is_cancelled=lambda job_id: "call" in said_steps(journal, job_id),
+    )
+    ending = run(supervisor, journal, make_envelope())
+    assert ending.state is JobState.FAILED
+    assert "have to be looked at" in str(ending.reason)
+
+
+def said_steps(journal: Journal, job_id: str) -> list[str]:
+    """Return the steps of a job that were journaled."""
+    events = [parse_event(entry.body) for entry in journal.list_unsent(1000)]
+    return [str(event.body["step"]) for event in events if event.job_id == job_id and "step" in event.body]
+
+
+@pytest.mark.parametrize(
+    ("op", "steps", "repeatable"),
+    [
+        ("save", ["preflight"], True),
+        ("save", ["preflight", "call", "prepared"], True),
+        ("save", ["preflight", "call", "commit"], False),
+        ("restore", ["preflight"], True),
+        ("restore", ["preflight", "call"], False),
+        ("managed-save", ["preflight", "call", "commit"], False),
+    ],
+)
+def test_passing_failure_says_whether_it_may_be_repeated(  # noqa: PLR0917
+    journal: Journal,
+    settings: HostSettings,
+    metrics: WorkerMetrics,
+    make_envelope: MakeEnvelope,
+    op: str,
+    steps: list[str],
+    repeatable: bool,
+) -> None:
+    """By what was recorded before it was done; also when an earlier worker has taken that over."""
+    lines = [{"event": "step", "step": step} for step in steps]
+    lines.append(
+        {"event": "error", "error": {"class": "TryAgainError", "message": "busy", "transient": True}}
+    )
+    command = python(f"for line in {lines!r}: print(json.dumps(line), flush=True)")
+    supervisor = Supervisor(journal=journal, settings=settings, metrics=metrics, command=command)
+    domain, params = (None, {"path": "/a"}) if op == "restore" else ("web-1", {})
+    run(supervisor, journal, make_envelope(domain, op=op, params=params))
+    last = parse_event(journal.list_unsent(1000)[-1].body)
+    assert (last.body["state"], last.body["repeatable"]) == ("failed", repeatable)
+
+
+def test_next_worker_recalls_what_was_recorded(
+    journal: Journal, supervisor: Supervisor, make_envelope: MakeEnvelope
+) -> None:
+    """The step was taken over by the worker before; only the error is new."""
+    envelope = make_envelope(None, op="restore", params={"path": "/a"})
+    journal.claim(envelope)
+    journal.record_start(envelope.job_id, pid=1, start_ticks=1)
+    folder = supervisor.jobs_folder / envelope.job_id
+    folder.mkdir(parents=True)
+    call = '{"event": "step", "step": "call"}\n'
+    error = {"event": "error", "error": {"class": "TryAgainError", "message": "busy", "transient": True}}
+    (folder / "events.jsonl").write_text(call + json.dumps(error) + "\n")
+    journal.record_event(envelope.job_id, EventKind.STEP, {"step": "call"}, read_offset=len(call))
+    entry = journal.find(envelope.job_id)
+    assert entry is not None
+
+    supervisor.close_dead(entry)
+
+    assert parse_event(journal.list_unsent(1000)[-1].body).body["repeatable"] is False

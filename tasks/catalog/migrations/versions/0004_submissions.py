@@ -7,7 +7,7 @@ from alembic import op
 
 from tasks.catalog.columns import UtcDateTime
 
-revision = "0002_submissions"
+revision = "0004"
 down_revision = "0003"
 branch_labels = None
 depends_on = None
