@@ -59,7 +59,10 @@ def apply_event(session: Session, host: str, event: HostEvent, *, now: datetime 
         return False
     assert event.attempt is not None
     if event.attempt < job.attempt:
-        return apply_overtaken(session, job, host, event)
+        is_new = apply_overtaken(session, job, host, event)
+        if is_new and event.kind is EventKind.STATE:
+            _apply_to_attempt(session, job, event, JobState(event.body["state"]))
+        return is_new
     heard_at = now or event.at
     job.heard_at = max(job.heard_at or _LONG_AGO, heard_at)
     if event.kind is EventKind.UNKNOWN:
@@ -150,7 +153,7 @@ def _apply_to_attempt(session: Session, job: models.Job, event: HostEvent, state
         models.Attempt,
         job_id=job.id,
         number=event.attempt,
-        host=job.host,
+        host=event.host,
         state=str(JobState.QUEUED),
     )
     attempt = session.get(models.Attempt, (job.id, event.attempt))
