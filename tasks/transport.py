@@ -13,7 +13,7 @@ from typing import Any, Final
 import structlog
 from celery import signals
 from kombu.exceptions import DecodeError
-from kombu.transport import TRANSPORT_ALIASES
+from kombu.transport import TRANSPORT_ALIASES, virtual
 from kombu.transport.redis import Channel, Transport
 
 #: Name of the transport, for `broker_transport` and in URLs of Unix sockets.
@@ -24,11 +24,33 @@ _NONSENSE: Final = (ValueError, TypeError, LookupError, AttributeError, Recursio
 _log: Final = structlog.get_logger(__name__)
 
 
+class _Taken(virtual.QoS):
+    """Keeps no account of messages: what was popped is gone, and one that was nonsense holds no place.
+
+    kombu would count each until it is acknowledged; garbage that Celery stumbles over never is, and a worker
+    that takes one message at a time would hear no other.
+    """
+
+    def append(self, message: Any, delivery_tag: Any) -> None:
+        """Forget it."""
+
+    def ack(self, delivery_tag: Any) -> None:
+        """Have nothing to forget."""
+
+    def reject(self, delivery_tag: Any, requeue: bool = False) -> None:
+        """Have nothing to put back."""
+
+
 class DoorbellChannel(Channel):
     """Pops messages; what was popped is never put back."""
 
     ack_emulation = False
     do_restore = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # kombu chooses in its own __init__, and types it as its own class.
+        self.QoS: type[virtual.QoS] = _Taken  # type: ignore[assignment]
 
     def _restore(self, message: Any, leftmost: bool = False) -> None:
         """Let a message go that nobody was there to take."""
