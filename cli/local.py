@@ -100,6 +100,8 @@ def directories_of(order: Order) -> list[Path]:
     """Return where the order's images are or will be: what died there before may have left something."""
     files = [Path(order.params[key]).absolute() for key in ("to", "path") if order.params.get(key)]
     stores = [] if order.store is None else [order.store.absolute()]
+    # Of a restore point the store: a copy of its image is staged there (engine.editcopy).
+    stores += [file.parent.parent for file in files if os.path.isdir(file)]  # noqa: PTH112 - never raises
     return [*stores, *(file.parent for file in files)]
 
 

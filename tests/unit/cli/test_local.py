@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from cli.local import default_uri, runtime_dir
+from cli.local import default_uri, directories_of, runtime_dir
+from cli.order import Order
 
 
 def test_uri_of_the_environment_wins(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,3 +39,15 @@ def test_runtime_directory_of_a_user(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.delenv("XDG_RUNTIME_DIR")
     assert runtime_dir() == Path("/home/u/.cache/fleetsave/run")
+
+
+def test_all_places_of_an_order_are_looked_at(tmp_path: Path) -> None:
+    """The directory of a file; of a restore point its store, too, where a copy of its image is staged."""
+    point = tmp_path / "store" / "uuid" / "point"
+    point.mkdir(parents=True)
+
+    restored = directories_of(Order(op="restore", params={"path": str(point)}, is_local=True))
+    saved = directories_of(Order(op="save", domains=("a",), params={"to": "/srv/a.save"}, is_local=True))
+
+    assert restored == [tmp_path / "store", tmp_path / "store" / "uuid"]
+    assert saved == [Path("/srv")]
