@@ -6,7 +6,7 @@ from collections.abc import Collection
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import CursorResult, and_, func, or_, select, update
+from sqlalchemy import ColumnElement, CursorResult, and_, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from tasks.catalog import models
@@ -42,21 +42,8 @@ def list_with_gaps(session: Session, *, asked_before: datetime, limit: int) -> l
 
 def note_rung(session: Session, job: models.Job, *, now: datetime) -> bool:
     """Note that a doorbell is about to be rung; False: somebody rang, or the job has moved on, meanwhile."""
-    row = models.Job
-    result = session.execute(
-        update(row)
-        .where(
-            row.id == job.id,
-            row.host == job.host,
-            row.attempt == job.attempt,
-            row.state == str(JobState.QUEUED),
-            row.rung_at == job.rung_at if job.rung_at is not None else row.rung_at.is_(None),
-        )
-        .values(rung_at=now)
-        .execution_options(synchronize_session=False)
-    )
-    assert isinstance(result, CursorResult)
-    return result.rowcount == 1
+    is_queued = models.Job.state == str(JobState.QUEUED)
+    return _note(session, job, "rung_at", now, is_queued)
 
 
 def note_not_rung(session: Session, job_ids: Collection[str], *, noted_at: datetime) -> None:
@@ -68,20 +55,7 @@ def note_not_rung(session: Session, job_ids: Collection[str], *, noted_at: datet
 
 def note_asked(session: Session, job: models.Job, *, now: datetime) -> bool:
     """Note that a host is about to be asked; False: somebody asked, or the job has moved on, meanwhile."""
-    row = models.Job
-    result = session.execute(
-        update(row)
-        .where(
-            row.id == job.id,
-            row.host == job.host,
-            row.attempt == job.attempt,
-            row.asked_at == job.asked_at if job.asked_at is not None else row.asked_at.is_(None),
-        )
-        .values(asked_at=now)
-        .execution_options(synchronize_session=False)
-    )
-    assert isinstance(result, CursorResult)
-    return result.rowcount == 1
+    return _note(session, job, "asked_at", now)
 
 
 def find_seen(session: Session, hosts: Collection[str]) -> dict[str, datetime | None]:
@@ -110,3 +84,25 @@ def find_oldest_queued(catalog: Catalog) -> dict[str, datetime]:
     )
     with catalog.read() as session:
         return {host: created_at for host, created_at in session.execute(query.group_by(job.host))}  # noqa: C416
+
+
+def _note(
+    session: Session, job: models.Job, column: str, now: datetime, *conditions: ColumnElement[bool]
+) -> bool:
+    """Set a time of a job that is what it was when it was read; False: it is not any more."""
+    row, before = models.Job, getattr(job, column)
+    noted = getattr(row, column)
+    result = session.execute(
+        update(row)
+        .where(
+            row.id == job.id,
+            row.host == job.host,
+            row.attempt == job.attempt,
+            noted == before if before is not None else noted.is_(None),
+            *conditions,
+        )
+        .values({column: now})
+        .execution_options(synchronize_session=False)
+    )
+    assert isinstance(result, CursorResult)
+    return result.rowcount == 1
