@@ -5,12 +5,12 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
 import structlog
 from prometheus_client import start_http_server
@@ -37,6 +37,8 @@ from tasks.supervisor import Supervisor
 _MEMORY: Final = timedelta(days=30)
 #: Seconds for the last events when the worker ends.
 _FLUSH_SECONDS: Final = 5.0
+
+DocumentT = TypeVar("DocumentT")
 
 _log: Final = structlog.get_logger(__name__)
 
@@ -155,14 +157,7 @@ class HostWorker:
     def answer_doorbell(self, envelope: object, signature: object) -> None:
         """Let the job that a doorbell speaks of run in its turn; count and drop every other doorbell."""
         try:
-            text = envelope if isinstance(envelope, str) else ""
-            job = open_envelope(
-                text.encode(errors="replace"),
-                signature,
-                check=self._check_signature,
-                host=self._host,
-                now=datetime.now(UTC),
-            )
+            job = self._open(open_envelope, envelope, signature)
         except RefusedJobError as error:
             self.refuse_doorbell(error)
             return
@@ -188,14 +183,7 @@ class HostWorker:
     def answer_question(self, question: object, signature: object) -> None:
         """Say again what is journaled about a job, or that nothing is; drop a question that is no good."""
         try:
-            text = question if isinstance(question, str) else ""
-            asked = open_question(
-                text.encode(errors="replace"),
-                signature,
-                check=self._check_signature,
-                host=self._host,
-                now=datetime.now(UTC),
-            )
+            asked = self._open(open_question, question, signature)
         except RefusedJobError as error:
             _log.warning("question refused", reason=error.reason, error=str(error))
             return
@@ -203,6 +191,23 @@ class HostWorker:
         _log.info("asked about a job", job_id=asked.job_id, attempt=asked.attempt, known=is_known)
         if not is_known:
             self._sender.publish_unknown(asked.job_id, asked.attempt)
+
+    def _open(
+        self, open_document: Callable[..., DocumentT], document: object, signature: object
+    ) -> DocumentT:
+        """Return what a signed document from the queue holds, if it is for this host, in time and trusted.
+
+        Raises:
+            RefusedJobError: it is not.
+        """
+        text = document if isinstance(document, str) else ""
+        return open_document(
+            text.encode(errors="replace"),
+            signature,
+            check=self._check_signature,
+            host=self._host,
+            now=datetime.now(UTC),
+        )
 
     def _serve_metrics(self) -> None:
         """Serve /metrics."""

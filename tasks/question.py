@@ -18,10 +18,11 @@ from redis.exceptions import RedisError
 
 from tasks.app import REPORT_TASK, signing_key_of
 from tasks.broker import queue_name
-from tasks.document import format_document, format_time, new_nonce, read_object
+from tasks.document import check_time, format_document, format_time, new_nonce, read_object, read_times
 from tasks.envelope import is_host_name
 from tasks.errors import BrokerError, RefusedJobError
 from tasks.keyring import CheckSignature
+from tasks.params import malformed
 
 QUESTION_VERSION: Final = 1
 #: How long a question is good: a host that was away for longer is asked again.
@@ -82,19 +83,17 @@ def open_question(
     check(document, fields.get("key_id"), signature)
     try:
         question = Question(**fields)
-        expires_at = datetime.fromisoformat(question.expires_at)
-        is_expired = expires_at <= now
-    except (ValueError, TypeError) as error:
-        raise RefusedJobError("question", f"no question: {error}", "one JSON object") from error
+    except TypeError as error:
+        raise malformed("question", f"no question: {error}", "exactly its keys") from error
     values: tuple[Any, Any] = (question.job_id, question.attempt)
     kinds = tuple(type(value) for value in values)
     is_right = kinds == (str, int) and question.job_id and question.attempt > 0
     if question.v != QUESTION_VERSION or not is_right or not is_host_name(question.host):
-        raise RefusedJobError("question", "a field is of the wrong kind", f"version {QUESTION_VERSION}")
+        raise malformed("question", "a field is of the wrong kind", f"version {QUESTION_VERSION}")
+    issued_at, expires_at = read_times(fields)
     if question.host != host:
         raise RefusedJobError("host", repr(question.host), repr(host), reason="wrong_host")
-    if is_expired:
-        raise RefusedJobError(f"question about {question.job_id}", "expired", reason="expired")
+    check_time(f"question about {question.job_id}", issued_at, expires_at, now=now)
     return question
 
 
