@@ -12,10 +12,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from lxml import etree
-
 from engine.domxml.changes import Change
-from engine.domxml.compare import LIBVIRT, compare
+from engine.domxml.compare import LIBVIRT, list_differences
 from engine.domxml.difference import Difference
 from engine.domxml.document import check_same_domain, parse_domain_xml
 from engine.domxml.identity import derive_identity, rename_domain
@@ -80,7 +78,7 @@ def plan_xml(saved: str, wish: XmlWish, *, where: str, is_image: bool, libvirt: 
     """
     if wish == XmlWish():
         return XmlPlan(xml=saved)
-    check = partial(_differences, libvirt=_version_of(libvirt), is_image=is_image)
+    check = partial(list_differences, libvirt=_version_of(libvirt), is_image=is_image)
     xml = saved
     if wish.rules is not None:
         xml = rewrite(saved, parse_rules(wish.rules, where="rules"), where=where, check=check).xml
@@ -109,12 +107,6 @@ def _rename(xml: str, name: str, where: str) -> str:
     """Return the XML of a copy; the same original and name give the same copy."""
     identity = derive_identity(parse_domain_xml(xml, where=where), name, where=where)
     return rename_domain(xml, identity, where=where).xml
-
-
-def _differences(
-    old: etree._Element, new: etree._Element, *, libvirt: tuple[int, int, int], is_image: bool
-) -> tuple[Difference, ...]:
-    return compare(old, new, libvirt=libvirt, is_image=is_image).differences
 
 
 def _refuse_visible(differences: Iterable[Difference]) -> None:

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import click
-from lxml import etree
 
 from cli.command import Command
 from cli.dxml.origin import read_domain_xml
 from cli.output import print_json
 from cli.textfile import name_of, read_text
-from engine.domxml.compare import compare
-from engine.domxml.difference import Difference
+from engine.domxml.compare import list_differences
 from engine.domxml.document import parse_domain_xml
 from engine.domxml.edit.draft import RuleChange
 from engine.domxml.identity import derive_identity, rename_domain
+from engine.domxml.rewrite import Check
 from engine.domxml.rewrite import rewrite as rewrite_by_rules
 from engine.domxml.rules import RULES_SIZE_MAX, parse_rules
 from engine.domxml.secrets import hide_in_text
@@ -64,8 +64,9 @@ def rewrite(xml: Path, *, rules: Path | None, new_name: str | None, is_diff: boo
         raise UsageError("dxml rewrite", "nothing to do", "--rules or --as, or both")
     if is_diff and as_json:
         raise UsageError("--diff and --json", "exclude each other", "at most one of them")
-    old, _ = read_domain_xml(xml)
-    new, changes = _rewritten(old, rules, new_name, where=name_of(xml))
+    old, is_image = read_domain_xml(xml)
+    check = partial(list_differences, is_image=is_image)
+    new, changes = _rewritten(old, rules, new_name, where=name_of(xml), check=check)
     if as_json:
         print_json({"xml": new, "changes": [asdict(change) for change in changes]})
     elif is_diff:
@@ -78,23 +79,19 @@ def rewrite(xml: Path, *, rules: Path | None, new_name: str | None, is_diff: boo
 
 
 def _rewritten(
-    text: str, rules: Path | None, new_name: str | None, *, where: str
+    text: str, rules: Path | None, new_name: str | None, *, where: str, check: Check
 ) -> tuple[str, tuple[RuleChange, ...]]:
     """Return the new XML and all changes: by the rules, which leave the domain the same, then by the name."""
     changes: tuple[RuleChange, ...] = ()
     if rules is not None:
         rule_set = parse_rules(read_text(rules, what="rules", size_max=RULES_SIZE_MAX), where=name_of(rules))
-        done = rewrite_by_rules(text, rule_set, where=where, check=_list_differences)
+        done = rewrite_by_rules(text, rule_set, where=where, check=check)
         text, changes = done.xml, done.changes
     if new_name is not None:
         identity = derive_identity(parse_domain_xml(text, where=where), new_name, where=where)
         done = rename_domain(text, identity, where=where)
         text, changes = done.xml, (*changes, *done.changes)
     return text, changes
-
-
-def _list_differences(old: etree._Element, new: etree._Element) -> tuple[Difference, ...]:
-    return compare(old, new).differences
 
 
 def _print_diff(old: str, new: str, name: str) -> None:

@@ -56,6 +56,13 @@ def compare(old: Element, new: Element, *, libvirt: Version = LIBVIRT, is_image:
     return Comparison(differences=tuple(_Walk(libvirt, is_image=is_image).compare(DOMAIN, old, new)))
 
 
+def list_differences(
+    old: Element, new: Element, *, libvirt: Version = LIBVIRT, is_image: bool = False
+) -> tuple[Difference, ...]:
+    """Return the differences alone, as `engine.domxml.rewrite` wants them; arguments as for `compare`."""
+    return compare(old, new, libvirt=libvirt, is_image=is_image).differences
+
+
 class _Walk:
     """Goes through two documents side by side, table by table."""
 
