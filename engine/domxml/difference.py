@@ -7,16 +7,13 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Final
 
 from lxml import etree
 
 from engine.domxml.abi.values import own_text
-from engine.domxml.facts import HIDDEN
+from engine.domxml.facts import HIDDEN, SECRETS, hide_secrets
 
 _Element = etree._Element  # noqa: SLF001 - lxml has no other name for the type
-#: Attributes and elements whose value is never shown.
-_SECRETS: Final = frozenset({"passwd", "password"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,21 +115,17 @@ class Report:
 
 def _attribute(element: _Element | None, name: str) -> str | None:
     value = None if element is None else element.get(name)
-    return HIDDEN if value is not None and name in _SECRETS else value
+    return HIDDEN if value is not None and name in SECRETS else value
 
 
 def _text(element: _Element | None) -> str | None:
     if element is None:
         return None
-    return HIDDEN if element.tag in _SECRETS else own_text(element)
+    return HIDDEN if element.tag in SECRETS else own_text(element)
 
 
 def _shown(element: _Element) -> str:
     """Return the element as text, without passwords."""
     copy = deepcopy(element)
-    for one in copy.iter("*"):
-        for name in _SECRETS & set(map(str, one.attrib)):
-            one.set(name, HIDDEN)
-        if one.tag in _SECRETS:
-            one.text = HIDDEN
+    hide_secrets(copy)
     return etree.tostring(copy, encoding="unicode", with_tail=False).strip()

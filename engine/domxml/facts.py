@@ -5,6 +5,7 @@ Source: https://libvirt.org/formatdomain.html; units of src/util/virutil.c, virS
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,6 +13,9 @@ from lxml import etree
 
 #: What stands where a password was.
 HIDDEN: Final = "*****"
+#: Attributes and elements whose value nobody may read: passwords of displays, cookies of disks that come
+#: over HTTP. libvirt has no others: its disks name secrets by UUID.
+SECRETS: Final = frozenset({"passwd", "password", "cookie"})
 _UNITS: Final = {
     "b": 1, "byte": 1, "bytes": 1,
     "k": 2**10, "kib": 2**10, "m": 2**20, "mib": 2**20, "g": 2**30, "gib": 2**30, "t": 2**40, "tib": 2**40,
@@ -58,28 +62,40 @@ def scaled_bytes(text: str, unit: str) -> int | None:
 
 
 def has_secrets(root: etree._Element) -> bool:
-    """Tell whether a <domain> element holds passwords in the clear."""
-    return bool(_passwords(root))
+    """Tell whether an element holds secrets in the clear."""
+    return any(True for _ in _list_secrets(root))
 
 
 def hide_secrets(root: etree._Element) -> None:
-    """Put HIDDEN where a <domain> element holds passwords.
+    """Put HIDDEN where an element, or one in it, holds secrets.
 
-    libvirt leaves the attribute out. XML dumped without it, changed and given back would
+    libvirt leaves them out. XML dumped without a display's password, changed and given back would
     open the display to everybody; this way it is recognised (`has_hidden_secrets`).
     """
-    for graphics in _passwords(root):
-        graphics.set("passwd", HIDDEN)
+    for element, attribute in list(_list_secrets(root)):
+        if attribute is not None:
+            element.set(attribute, HIDDEN)
+            continue
+        # What stands behind a comment inside is part of it.
+        for child in list(element):
+            element.remove(child)
+        element.text = HIDDEN
 
 
 def has_hidden_secrets(root: etree._Element) -> bool:
-    """Tell whether the passwords of a <domain> element were hidden when it was dumped."""
-    return any(graphics.get("passwd") == HIDDEN for graphics in _passwords(root))
+    """Tell whether the secrets of an element were hidden when it was dumped."""
+    return any(
+        (element.text if attribute is None else element.get(attribute)) == HIDDEN
+        for element, attribute in _list_secrets(root)
+    )
 
 
-def _passwords(root: etree._Element) -> list[etree._Element]:
-    """Return the elements that hold a password: libvirt has no others (its disks name secrets by UUID)."""
-    return [element for element in root.iter("graphics") if element.get("passwd") is not None]
+def _list_secrets(root: etree._Element) -> Iterator[tuple[etree._Element, str | None]]:
+    """Yield each element that holds a secret with the attribute that it is in, None for its text."""
+    for element in root.iter("*"):
+        yield from ((element, name) for name in map(str, element.attrib) if name in SECRETS)
+        if element.tag in SECRETS:
+            yield element, None
 
 
 def _number(text: str) -> int | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Final
@@ -11,7 +10,7 @@ from lxml import etree
 
 from engine.domxml.edit.layout import Layout
 from engine.domxml.edit.place import Place
-from engine.domxml.facts import HIDDEN, hide_secrets
+from engine.domxml.facts import hide_secrets
 from engine.errors import DomainXmlError
 
 #: Places of one document that may be changed; some kilobytes each.
@@ -151,11 +150,4 @@ def _shown(element: etree._Element) -> str:
     """Return an element as text, without what nobody may read."""
     copy = deepcopy(element)
     hide_secrets(copy)
-    for cookie in _cookies(copy):
-        cookie.text = HIDDEN
     return etree.tostring(copy, encoding="unicode", with_tail=False).strip()
-
-
-def _cookies(element: etree._Element) -> Iterator[etree._Element]:
-    """Yield what an HTTP disk identifies itself with."""
-    return element.iter("cookie")

@@ -59,3 +59,20 @@ def test_hidden_passwords_are_recognised(kind: str) -> None:
     assert "passwdValidTo" in text
     assert has_hidden_secrets(root)
     assert not has_secrets(etree.fromstring("<domain><devices><graphics type='vnc'/></devices></domain>"))
+
+
+def test_cookies_of_disks_are_secrets_too() -> None:
+    """Whole, whatever stands inside; an element alone is hidden like a document."""
+    xml = "<source><cookies><cookie name='s'>s3cret<!-- x -->more</cookie></cookies></source>"
+    root = etree.fromstring(f"<domain><devices><disk>{xml}</disk></devices></domain>")
+    cookie = etree.fromstring(xml).find("cookies/cookie")
+    assert cookie is not None
+    assert has_secrets(root)
+
+    for element in (root, cookie):
+        hide_secrets(element)
+        text = etree.tostring(element, encoding="unicode")
+        assert "s3cret" not in text
+        assert "more" not in text
+        assert "name=" in text
+        assert has_hidden_secrets(element)
