@@ -107,26 +107,26 @@ def check_separate(saved_xml: str, copy_xml: str, *, where: str) -> list[str]:
         StorageError: it names the first such disk.
     """
     theirs = list_disks(parse_domain_xml(saved_xml, where=where))
-    taken = {key for disk in theirs if (key := _key_of(disk))}
+    taken = {_key_of(disk) for disk in theirs if not disk.is_empty}
     warnings = []
     for disk in list_disks(parse_domain_xml(copy_xml, where=where)):
         if disk.is_readonly or disk.is_shareable or disk.is_empty:
             continue
-        key = _key_of(disk)
-        if key is None:
-            warnings.append(f"disk {disk.target} is of type {disk.type}: see that it is not the original's")
-        elif key in taken:
+        if _key_of(disk) in taken:
             raise StorageError(
-                f"disk {disk.target} of {where}", f"{disk.path} is the original's", "a disk of its own",
+                f"disk {disk.target} of {where}",
+                f"{disk.path or f'its {disk.type} source'} is the original's", "a disk of its own",
                 "copy it (cp -p), and give the copy's disk its new place with --rewrite",
             )  # fmt: skip
+        if disk.path is None:
+            warnings.append(f"disk {disk.target} is of type {disk.type}: see that it is not the original's")
     return warnings
 
 
-def _key_of(disk: Disk) -> tuple[int, int] | str | None:
-    """Return what tells a disk's file or device from every other, its path where it is not there."""
+def _key_of(disk: Disk) -> tuple[int, int] | str | bytes:
+    """Return what tells a disk's file, device or source from others, its path where it is not there."""
     if disk.path is None:
-        return None
+        return disk.elsewhere
     try:
         state = Path(disk.path).stat()
     except OSError:

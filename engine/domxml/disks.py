@@ -5,7 +5,8 @@ Source: https://libvirt.org/formatdomain.html#hard-drives-floppy-disks-cdroms
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, field
 from typing import Final
 
 from lxml import etree
@@ -35,6 +36,8 @@ class Disk:
     is_shareable: bool
     #: libvirt restores the guest without the medium when it is missing.
     may_be_missing: bool
+    #: The whole source of data that has no path, such as an export or a volume, to compare; may hold secrets.
+    elsewhere: bytes = field(default=b"", repr=False)
 
     @property
     def is_empty(self) -> bool:
@@ -51,13 +54,23 @@ def _disk(element: etree._Element) -> Disk:
     target, source, driver = element.find("target"), element.find("source"), element.find("driver")
     device = element.get("device", "disk")
     policy = "" if source is None else source.get("startupPolicy", "")
+    path = None if source is None else source.get("file") or source.get("dev") or None
     return Disk(
         target="" if target is None else target.get("dev", ""),
         type=element.get("type", "file"),
         device=device,
         format="" if driver is None else driver.get("type", ""),
-        path=None if source is None else source.get("file") or source.get("dev") or None,
+        path=path,
         is_readonly=device == "cdrom" or element.find("readonly") is not None,
         is_shareable=element.find("shareable") is not None,
         may_be_missing=device in _REMOVABLE and policy in _MAY_BE_MISSING,
+        elsewhere=b"" if source is None or path is not None else _canonical(source),
     )
+
+
+def _canonical(source: etree._Element) -> bytes:
+    """Return a source as text that is the same for the same source, in whatever document it stands."""
+    copy = deepcopy(source)
+    copy.tail = None
+    copy.attrib.pop("index", None)  # libvirt's own, of a running guest
+    return etree.tostring(copy, method="c14n2", strip_text=True)

@@ -11,7 +11,7 @@ import pytest
 from engine.disks.identify import identify_disks
 from engine.domxml.disks import Disk
 from engine.errors import StaleDiskError, StorageError, WrongStateError
-from engine.restoreguards import SavedDisks, check_fresh, check_sources
+from engine.restoreguards import SavedDisks, check_fresh, check_separate, check_sources
 
 SECOND = 10**9
 #: An image that is older than everything a test makes.
@@ -199,3 +199,83 @@ def test_manifest_that_names_no_target_is_passed_over(disk: Disk) -> None:
     saved = SavedDisks(entries={"None": {}}, image_mtime_ns=time.time_ns())
 
     assert check_fresh("web-1", [disk], saved) == []
+
+
+def domain(*disks: str) -> str:
+    """Return the XML of a domain with these disks."""
+    return f"<domain><name>web-1</name><devices>{''.join(disks)}</devices></domain>"
+
+
+def file_disk(path: Path, flags: str = "") -> str:
+    """Return the XML of a disk whose data is in a file."""
+    return f"<disk type='file'><source file='{path}'/><target dev='vda'/>{flags}</disk>"
+
+
+def export(name: str, attributes: str = "", space: str = "") -> str:
+    """Return the XML of a disk whose data is a server's."""
+    return (
+        f"<disk type='network'><source protocol='nbd' name='{name}'{attributes}>{space}"
+        f"<host name='store-1' port='10809'/>{space}</source><target dev='vda'/></disk>"
+    )
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_a_copy_gets_no_file_of_the_originals(tmp_path: Path, link: bool) -> None:
+    """By whatever path it comes, two guests would write it."""
+    theirs, ours = tmp_path / "a.raw", tmp_path / "b.raw"
+    theirs.write_bytes(b"")
+    if link:
+        ours.hardlink_to(theirs)
+
+    with pytest.raises(StorageError, match="is the original's, want a disk of its own"):
+        check_separate(domain(file_disk(theirs)), domain(file_disk(ours if link else theirs)), where="web-2")
+
+
+def test_a_copy_gets_no_file_that_is_not_there_yet(tmp_path: Path) -> None:
+    """Then its path is all there is to go by."""
+    with pytest.raises(StorageError, match="is the original's"):
+        check_separate(
+            domain(file_disk(tmp_path / "a.raw")), domain(file_disk(tmp_path / "." / "a.raw")), where="web-2"
+        )
+
+
+@pytest.mark.parametrize(
+    "disk",
+    [
+        export("web-1"),
+        "<disk type='volume'><source pool='fast' volume='web-1'/><target dev='vda'/></disk>",
+        "<disk type='nvme'><source type='pci' namespace='1'><address bus='0x41'/></source></disk>",
+    ],
+)
+def test_a_copy_gets_no_export_or_volume_of_the_originals(disk: str) -> None:
+    """Nothing of it can be looked at from here, yet the same is the same."""
+    with pytest.raises(StorageError, match="source is the original's, want a disk of its own"):
+        check_separate(domain(disk), domain(disk), where="web-2")
+
+
+def test_the_same_export_is_known_however_it_is_written() -> None:
+    """Sources of a running guest have numbers, and documents differ in their spaces."""
+    with pytest.raises(StorageError, match="its network source is the original's"):
+        check_separate(domain(export("web-1", " index='2'")), domain(export("web-1", space="\n ")), where="w")
+
+
+def test_of_another_export_is_said_that_nobody_can_tell() -> None:
+    """Two names may lead to one export."""
+    assert check_separate(domain(export("web-1")), domain(export("web-2")), where="web-2") == [
+        "disk vda is of type network: see that it is not the original's"
+    ]
+
+
+@pytest.mark.parametrize("flags", ["<readonly/>", "<shareable/>"])
+def test_a_copy_may_share_what_is_shared(tmp_path: Path, flags: str) -> None:
+    """Disks that nobody writes, or that all may."""
+    disk = file_disk(tmp_path / "a.raw", flags)
+
+    assert check_separate(domain(disk), domain(disk), where="web-2") == []
+
+
+def test_a_copy_may_have_an_empty_drive_as_the_original() -> None:
+    """There is nothing in it that both could write."""
+    drive = "<disk type='file' device='floppy'><target dev='fda'/></disk>"
+
+    assert check_separate(domain(drive), domain(drive), where="web-2") == []
