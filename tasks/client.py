@@ -13,14 +13,13 @@ from typing import Any, Final, cast
 
 from celery import Celery
 from kombu import Queue
-from kombu.exceptions import KombuError, OperationalError
-from redis.exceptions import RedisError
 
 from tasks.broker import CONTROL_QUEUE
 from tasks.document import new_nonce
-from tasks.errors import BrokerError, RefusedJobError, UsageError
+from tasks.errors import RefusedJobError, UsageError
 from tasks.keys import SigningKey, read_signing_key
 from tasks.locate import DomainRef
+from tasks.sending import BROKER_FAILURES, describe_failure
 from tasks.submission import SUBMIT_TASK, Submission, parse_submission, read_submission
 
 __all__ = ["DomainRef", "make_submission", "read_signing_key", "send_submission", "sign_submission"]
@@ -91,8 +90,6 @@ def send_submission(app: Celery, submission: Submission, key: SigningKey) -> str
             serializer="json",
             ignore_result=True,
         )
-    except (OperationalError, KombuError, RedisError, OSError) as error:
-        raise BrokerError(
-            "broker", str(error) or type(error).__name__, "a Redis that answers", "send it again"
-        ) from error
+    except BROKER_FAILURES as error:
+        raise describe_failure(error, "send it again") from error
     return submission.run_id

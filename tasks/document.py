@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from tasks.errors import RefusedJobError
+from tasks.limits import parse_time
 from tasks.params import malformed
 
 #: Longest time a document may be good for: far below that for which a host remembers what it asked for.
@@ -20,7 +21,6 @@ LIFETIME_MAX: Final = timedelta(days=7)
 #: How far the sender's clock may be ahead.
 CLOCK_SKEW_MAX: Final = timedelta(minutes=5)
 
-_TIME: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z")
 _NONCE: Final = re.compile(r"[0-9a-f]{32}")
 
 
@@ -99,13 +99,10 @@ def check_time(where: str, issued_at: datetime, expires_at: datetime, *, now: da
 
 def _read_time(document: Mapping[str, Any], key: str) -> datetime:
     """Return the one moment that the text can mean."""
-    text = document[key]
-    if not isinstance(text, str) or not _TIME.fullmatch(text):
-        raise malformed(key, text, "a UTC time such as 2026-01-31T23:59:59.000Z")
     try:
-        return datetime.fromisoformat(text)
+        return parse_time(document[key])
     except ValueError as error:
-        raise malformed(key, text, "a time that exists") from error
+        raise malformed(key, document[key], str(error)) from error
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

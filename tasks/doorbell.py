@@ -8,15 +8,12 @@ from typing import Any, Final, cast
 
 from celery import Celery
 from kombu import Queue
-from kombu.exceptions import KombuError, OperationalError
-from redis.exceptions import RedisError
 
 from tasks.app import RUN_TASK, signing_key_of
 from tasks.broker import find_queue_name
 from tasks.catalog import Catalog, JobView, models
 from tasks.envelope import Envelope, format_time, new_nonce
-from tasks.errors import BrokerError
-from tasks.keys import SigningKey
+from tasks.sending import BROKER_FAILURES, describe_failure, signed_kwargs
 from tasks.states import JobState
 
 #: How long a doorbell is good; a row that still waits after that is rung for again, with a new envelope.
@@ -45,28 +42,19 @@ def ring_doorbells(catalog: Catalog, app: Celery, jobs: Sequence[JobView], *, no
             for job in waiting:
                 name = find_queue_name(job.host, job.op)
                 queue = Queue(name, routing_key=name)
-                kwargs = _sign(_envelope(job, key.key_id if key else None, now), key)
+                envelope = _envelope(job, key.key_id if key else None, now)
+                kwargs = signed_kwargs("envelope", envelope.to_bytes(), key)
                 app.send_task(
                     RUN_TASK, kwargs=kwargs, task_id=job.job_id, queue=cast("Any", queue), producer=producer
                 )
                 rung.append(job.job_id)
-    except (OperationalError, KombuError, RedisError, OSError) as error:
+    except BROKER_FAILURES as error:
         left = [job.job_id for job in waiting[len(rung) :]]
-        raise BrokerError(
-            "broker",
-            str(error) or type(error).__name__,
-            "a Redis that answers",
-            "start Redis, then ring again: the rows are in the catalog",
-            job_ids=left,
+        raise describe_failure(
+            error, "start Redis, then ring again: the rows are in the catalog", left
         ) from error
     finally:
         _note_rung(catalog, rung, now)
-
-
-def _sign(envelope: Envelope, key: SigningKey | None) -> dict[str, str | None]:
-    """Return what the host's task is called with; without a key only an insecure worker takes it."""
-    document = envelope.to_bytes()
-    return {"envelope": document.decode(), "signature": key.sign(document) if key else None}
 
 
 def _envelope(job: JobView, key_id: str | None, now: datetime) -> Envelope:

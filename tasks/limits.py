@@ -108,12 +108,24 @@ def is_retry(value: object) -> bool:
     )
 
 
+def parse_time(value: object) -> datetime:
+    """Return the one moment that a text can mean, written as envelopes write it.
+
+    Raises:
+        ValueError: it is no such text; the error says what is wanted.
+    """
+    if not isinstance(value, str) or not _TIME.fullmatch(value):
+        raise ValueError("a UTC time such as 2026-01-31T23:59:59.000Z")
+    try:
+        return datetime.fromisoformat(value)
+    except ValueError as error:
+        raise ValueError("a time that exists") from error
+
+
 def is_time(value: object) -> bool:
     """Tell whether the value is a moment as envelopes write it."""
-    if not isinstance(value, str) or not _TIME.fullmatch(value):
-        return False
     try:
-        datetime.fromisoformat(value)
+        parse_time(value)
     except ValueError:
         return False
     return True

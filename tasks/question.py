@@ -13,16 +13,15 @@ from typing import Any, Final, cast
 
 from celery import Celery
 from kombu import Queue
-from kombu.exceptions import KombuError, OperationalError
-from redis.exceptions import RedisError
 
 from tasks.app import REPORT_TASK, signing_key_of
 from tasks.broker import queue_name
 from tasks.document import check_time, format_document, format_time, new_nonce, read_object, read_times
 from tasks.envelope import is_host_name
-from tasks.errors import BrokerError, RefusedJobError
+from tasks.errors import RefusedJobError
 from tasks.keyring import CheckSignature
 from tasks.params import malformed
+from tasks.sending import BROKER_FAILURES, describe_failure, signed_kwargs
 
 QUESTION_VERSION: Final = 1
 #: How long a question is good: a host that was away for longer is asked again.
@@ -109,9 +108,8 @@ def send_questions(app: Celery, questions: Sequence[Question]) -> None:
             for question in questions:
                 name = queue_name(question.host)
                 document = replace(question, key_id=key.key_id if key else None).to_bytes()
-                kwargs = {"question": document.decode(), "signature": key.sign(document) if key else None}
+                kwargs = signed_kwargs("question", document, key)
                 queue = cast("Any", Queue(name, routing_key=name))
                 app.send_task(REPORT_TASK, kwargs=kwargs, queue=queue, producer=producer)
-    except (OperationalError, KombuError, RedisError, OSError) as error:
-        found = str(error) or type(error).__name__
-        raise BrokerError("broker", found, "a Redis that answers", "hosts are asked again later") from error
+    except BROKER_FAILURES as error:
+        raise describe_failure(error, "hosts are asked again later") from error
