@@ -8,14 +8,8 @@ from typing import Any
 import click
 
 from cli.command import Command, Group
+from cli.options import config_option
 from cli.output import print_json
-
-_config_option = click.option(
-    "--config",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="Settings; default: $FLEETSAVE_CONFIG, else /etc/fleetsave/fleetsave.toml.",
-)
 
 
 @click.group(
@@ -36,7 +30,7 @@ def config() -> None:
 
 
 @click.command(cls=Command, examples=("fleetsave config show", "fleetsave config show --json"))
-@_config_option
+@config_option
 def show(*, config: Path | None, as_json: bool) -> int:
     """Print the settings that count: defaults, file and environment together, secrets hidden."""
     settings = _load(config)
@@ -51,7 +45,7 @@ def show(*, config: Path | None, as_json: bool) -> int:
 @click.command(
     cls=Command, examples=("fleetsave config check", "fleetsave config check --config ./alpha.toml")
 )
-@_config_option
+@config_option
 def check(*, config: Path | None, as_json: bool) -> int:
     """Look whether the settings, and the files that they name, can be used; exit code 2 names the wrong key.
 

@@ -57,6 +57,12 @@ def _parse_guest_pause(text: str) -> float:
 
 domains_argument: Final = click.argument("domains", metavar="DOMAIN...", nargs=-1, required=True)
 host_option: Final = click.option("--host", metavar="HOST", help="Only this host's.")
+config_option: Final = click.option(
+    "--config",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Settings of this machine; default: $FLEETSAVE_CONFIG, else /etc/fleetsave/fleetsave.toml.",
+)
 dxml_option: Final = click.option(
     "--dxml",
     metavar="FILE",

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from cli.command import Command
+from cli.options import config_option
 
 
 @click.command(
@@ -16,12 +17,7 @@ from cli.command import Command
         "fleetsave scheduler --config ./control.toml",
     ),
 )
-@click.option(
-    "--config",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="Settings of this machine; default: $FLEETSAVE_CONFIG, else /etc/fleetsave/fleetsave.toml.",
-)
+@config_option
 def scheduler(*, config: Path | None, as_json: bool) -> int:
     """Apply what hosts report, ring again for jobs that wait, find out about jobs that went silent.
 

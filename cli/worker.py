@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from cli.command import Command
+from cli.options import config_option
 
 
 @click.command(
@@ -16,12 +17,7 @@ from cli.command import Command
         "fleetsave worker --config ./alpha.toml",
     ),
 )
-@click.option(
-    "--config",
-    metavar="FILE",
-    type=click.Path(path_type=Path),
-    help="Settings of this host; default: $FLEETSAVE_CONFIG, else /etc/fleetsave/fleetsave.toml.",
-)
+@config_option
 def worker(*, config: Path | None, as_json: bool) -> int:
     """Take jobs from the broker and run them on this host until told to stop.
 
