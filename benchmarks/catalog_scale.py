@@ -21,16 +21,20 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import psycopg  # noqa: E402 - found through the line above, as what follows
+from celery import Celery  # noqa: E402
+from redis import Redis  # noqa: E402
 
 from cli.sandbox import Sandbox  # noqa: E402
 from scheduler.reconcile import Limits  # noqa: E402
 from scheduler.reconciler import Reconciler  # noqa: E402
 from tasks.app import make_app  # noqa: E402
 from tasks.broker import open_redis  # noqa: E402
+from tasks.cancel import repeat_cancels  # noqa: E402
 from tasks.catalog import Catalog, open_catalog, queries  # noqa: E402
 from tasks.catalog.prune import count_prunable, prune  # noqa: E402
 from tasks.catalog.reconciling import count_states, find_oldest_queued  # noqa: E402
 from tasks.config import Settings  # noqa: E402
+from tasks.retry import ring_due  # noqa: E402
 from tasks.states import UNFINISHED, JobState  # noqa: E402
 
 _HOSTS: Final = 300
@@ -107,8 +111,11 @@ def measure(question: str, ask: Callable[[], Any], times: int, *, is_held: bool 
     return Figure(question=question, median=statistics.median(taken), slowest=max(taken), is_held=is_held)
 
 
-def ask_all(catalog: Catalog, reconciler: Reconciler, times: int) -> list[Figure]:
+def ask_all(catalog: Catalog, redis: Redis, app: Celery, times: int) -> list[Figure]:
     """Return the figures of every question."""
+    # Nothing is to be done about any job: what is measured is finding that out.
+    limits = Limits(ring_again=_LONG, silence=_LONG, host_gone=_LONG)
+    reconciler = Reconciler(catalog, redis, app, limits)
     some = queries.list_jobs(catalog, states=[JobState.FAILED], limit=1)[0]
     listings: dict[str, dict[str, Any]] = {
         "jobs list": {},
@@ -130,6 +137,8 @@ def ask_all(catalog: Catalog, reconciler: Reconciler, times: int) -> list[Figure
     figures += [
         measure("jobs show BEGINNING", lambda: queries.find_jobs_beginning(catalog, some.job_id[:12]), times),
         measure("one pass of the reconciler", lambda: reconciler.reconcile(None, now=now), times),
+        measure("jobs whose next attempt is due (none)", lambda: ring_due(catalog, app, now), times),
+        measure("jobs that shall stop (none)", lambda: repeat_cancels(catalog, redis, now=now), times),
         measure("metrics: oldest queued", lambda: find_oldest_queued(catalog), times),
         measure("metrics: jobs by state", lambda: count_states(catalog), times, is_held=False),
         measure("catalog prune --dry-run", lambda: count_prunable(catalog, before=now), 3, is_held=False),
@@ -169,9 +178,7 @@ def main() -> int:
         with open_catalog(url) as catalog, open_redis(redis_server.url, client_name="benchmark") as redis:
             seconds = fill(url, arguments.jobs)
             print(f"{arguments.jobs} jobs on PostgreSQL, made in {seconds:.1f} s; milliseconds")
-            # Nothing is to be done about any job: what is measured is finding that out.
-            limits = Limits(ring_again=_LONG, silence=_LONG, host_gone=_LONG)
-            figures = ask_all(catalog, Reconciler(catalog, redis, app, limits), arguments.times)
+            figures = ask_all(catalog, redis, app, arguments.times)
         app.close()
     print(f"{'question':<44}{'median':>10}{'slowest':>10}")
     for one in figures:
