@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from cli.command import Command, Group
+from cli.options import check_name
 from cli.output import format_time, print_json
 
 if TYPE_CHECKING:
@@ -86,7 +87,8 @@ def rebuild(*, stores: tuple[Path, ...], host: str | None, as_json: bool) -> int
         places = stores or ((own.store,) if own.store else ())
         if not places:
             raise UsageError("catalog rebuild", "no store", "--store DIR, or a store in [host]")
-        name = host or own.name
+        name = own.name if host is None else host
+        check_name(name)
         wanted = dict.fromkeys(places)
         found = {str(store): add_points(control.catalog, name, find_points(store)) for store in wanted}
     if as_json:

@@ -178,3 +178,16 @@ def place_options(function: Callable[..., Any]) -> Callable[..., Any]:
     for decorate in reversed(decorators):
         function = decorate(function)
     return function
+
+
+def check_name(name: str) -> None:
+    """Refuse what can name no host and no operator.
+
+    Raises:
+        UsageError: it says what a name is made of.
+    """
+    from tasks.envelope import is_host_name
+    from tasks.errors import UsageError
+
+    if not is_host_name(name):
+        raise UsageError(repr(name), "cannot be a name", "letters, digits, dots, dashes, underscores")

@@ -10,6 +10,7 @@ from typing import Final
 import click
 
 from cli.command import Command
+from cli.options import check_name
 from cli.output import print_json
 from engine.errors import StorageError
 from tasks.errors import UsageError
@@ -57,11 +58,9 @@ def redis_acl(
     ACL file holds only their hashes. The user default is switched off.
     """
     from tasks import redis_acl as acl
-    from tasks.envelope import is_host_name
 
     for name in (*hosts, *operators):
-        if not is_host_name(name):
-            raise UsageError(repr(name), "cannot be a name", "letters, digits, dots, dashes, underscores")
+        check_name(name)
     users = [acl.host_user(name) for name in dict.fromkeys(hosts)]
     users += [acl.control_user()] if has_control else []
     users += [acl.operator_user(name) for name in dict.fromkeys(operators)]

@@ -39,6 +39,8 @@ IMAGE_MARGIN: Final = 64 * MiB
 _STREAMING_DRIVERS: Final = frozenset({"qemu", "sim"})
 #: Seconds that the end of a live transfer takes where nobody asked for less (QEMU's downtime-limit).
 _LIVE_PAUSE_SECONDS: Final = 0.3
+#: What to do where another domain has the name or the UUID.
+_AS_HINT: Final = "restore a copy under a name of its own with --as"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -320,11 +322,16 @@ def check_restorable(hypervisor: Hypervisor, name: str, uuid: str) -> None:
     by_uuid = _find(hypervisor, uuid)
     by_name = _find(hypervisor, name)
     if by_uuid is not None and by_uuid.is_active:
-        raise WrongStateError(name, f"domain is already active ({by_uuid.state})", "one that is shut off")
+        raise WrongStateError(
+            name, f"domain is already active ({by_uuid.state})", "one that is shut off",
+            "shut it off, or restore a copy beside it with --as",
+        )  # fmt: skip
     if by_uuid is not None and by_uuid.name != name:
-        raise EngineError(name, f"UUID {uuid} belongs to domain {by_uuid.name!r} here", "the same name")
+        raise EngineError(
+            name, f"UUID {uuid} belongs to domain {by_uuid.name!r} here", "the same name", _AS_HINT
+        )
     if by_name is not None and by_name.uuid != uuid:
-        raise EngineError(name, f"a domain of this name has UUID {by_name.uuid} here", uuid)
+        raise EngineError(name, f"a domain of this name has UUID {by_name.uuid} here", uuid, _AS_HINT)
 
 
 def _find(hypervisor: Hypervisor, name_or_uuid: str) -> Domain | None:

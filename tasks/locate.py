@@ -59,7 +59,10 @@ def locate_image(
         _check_host(session, ref.host)
     elif not found:
         raise UsageError(
-            str(params["path"]), "no host has reported this image", "a host", "name it with --host"
+            str(params["path"]),
+            "no host has reported this image",
+            "a host",
+            "name it with --host; fleetsave points list shows what was reported",
         )
     elif len(found) > 1:
         hosts = ", ".join(sorted(point.host for point in found))

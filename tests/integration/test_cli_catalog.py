@@ -68,6 +68,7 @@ def test_store_is_rebuilt_from_the_command_line(run: Run, url: str, tmp_path: Pa
     assert status == 3
     assert document["stores"][0]["unreadable"][0]["path"] == str(point / "manifest.json")
     assert run("catalog", "rebuild")[0] == 2
+    assert run(*command[:-1], "no host")[0] == 2
     with open_catalog(url) as catalog:
         assert [view.host for view in queries.list_restore_points(catalog)] == ["beta"]
 
