@@ -2,7 +2,9 @@
 
 import json
 import signal
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 from engine.errors import WrongStateError
 from tasks.broker import drain_key, first_queue_name, queue_name
 from tasks.cancel import Answer, cancel_jobs
-from tasks.catalog import models, queries
+from tasks.catalog import JobView, models, queries
 from tasks.doorbell import ring_doorbells
 from tasks.drain import drain_host, repeat_drains
 from tasks.retry import retry_job, ring_due
@@ -31,13 +33,15 @@ def restore(bench: Any, number: int) -> Any:
     return bench.submit(None, "restore", path=f"/srv/store/point-{number}")
 
 
-def wait_heard(bench: Any, wait_until: Callable[..., Any]) -> None:
-    """Wait until the worker has taken every doorbell."""
-    host = bench.worker.host
-    wait_until(
-        lambda: not bench.redis.llen(queue_name(host)) and not bench.redis.llen(first_queue_name(host)),
-        what="empty queues",
-    )
+def wait_heard(bench: Any, wait_until: Callable[..., Any], *jobs: JobView) -> None:
+    """Wait until the jobs wait on the host itself; what only left its queue may not be journaled yet."""
+    ids = {job.job_id for job in jobs}
+
+    def waiting() -> set[str]:
+        with closing(sqlite3.connect(bench.worker.folder / "state" / "journal.sqlite")) as journal:
+            return {job_id for (job_id,) in journal.execute("SELECT job_id FROM waiting")}
+
+    wait_until(lambda: ids <= waiting(), what="jobs that wait in the journal")
 
 
 def drain(bench: Any, *, on: bool = True) -> None:
@@ -69,9 +73,9 @@ def test_restore_overtakes_saves_that_wait_on_the_host(bench: Any, wait_until: C
     first = bench.submit("wait-1")
     wait_until(bench.worker.engine_starts)
     saves = [bench.submit(f"web-{number}") for number in range(3)]
-    wait_heard(bench, wait_until)
+    wait_heard(bench, wait_until, *saves)
     late = restore(bench, 0)
-    wait_heard(bench, wait_until)
+    wait_heard(bench, wait_until, late)
 
     bench.worker.say_go()
 
@@ -85,7 +89,7 @@ def test_limit_of_one_operation_holds_up_no_other(bench: Any, wait_until: Callab
     bench.worker.restart(parallel=3, limits={"save": 1})
     first, second = bench.submit("wait-1"), bench.submit("wait-2")
     wait_until(bench.worker.engine_starts)
-    wait_heard(bench, wait_until)
+    wait_heard(bench, wait_until, second)
     other = bench.submit("web-3", "dump", to="/srv/store/core")
     back = restore(bench, 0)
     assert bench.end_of(other).state is JobState.SUCCEEDED
@@ -105,7 +109,7 @@ def test_waiting_job_survives_the_worker(bench: Any, wait_until: Callable[..., A
     bench.worker.restart(limits={"save": 1})
     first, second = bench.submit("wait-1"), bench.submit("wait-2")
     wait_until(bench.worker.engine_starts)
-    wait_heard(bench, wait_until)
+    wait_heard(bench, wait_until, second)
     bench.worker.end(signal.SIGKILL)
 
     bench.worker.start()
@@ -122,7 +126,7 @@ def test_drained_host_finishes_and_takes_no_more(bench: Any, wait_until: Callabl
     drain(bench)
     wait_until(lambda: any(line["event"] == "host drains" for line in bench.worker.log_lines()))
     waiting = bench.submit("web-2")
-    wait_heard(bench, wait_until)
+    wait_heard(bench, wait_until, waiting)
     bench.worker.say_go()
     assert bench.end_of(running).state is JobState.SUCCEEDED
     assert bench.worker.end(signal.SIGTERM) == 0
