@@ -3,11 +3,13 @@
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -192,6 +194,16 @@ class Bench:
         """Return the job as the catalog knows it once it has heard all that was said."""
         apply_events(self.catalog, self.redis, [self.worker.host])
         return queries.find_jobs(self.catalog, [job.job_id])[0]
+
+    def wait_heard(self, *jobs: JobView) -> None:
+        """Wait until the jobs wait on the host itself; what only left its queue may not be journaled yet."""
+        ids = {job.job_id for job in jobs}
+
+        def waiting() -> set[str]:
+            with closing(sqlite3.connect(self.worker.folder / "state" / "journal.sqlite")) as journal:
+                return {job_id for (job_id,) in journal.execute("SELECT job_id FROM waiting")}
+
+        wait_until(lambda: ids <= waiting(), what="jobs that wait in the journal")
 
     def end_of(self, job: JobView) -> JobView:
         """Wait for the end of a job and return it."""

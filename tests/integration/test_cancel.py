@@ -136,7 +136,7 @@ def test_job_that_waits_for_its_turn_on_the_host_is_cancelled_at_once(
     first = bench.submit("wait-1")
     wait_until(bench.worker.engine_starts)
     second = bench.submit("wait-2")
-    wait_until(lambda: not bench.redis.llen(f"host.{bench.worker.host}"))
+    bench.wait_heard(second)
 
     assert answers(cancel(bench, second, first)) == [Answer.CANCELLED, Answer.ASKED]
 
@@ -205,7 +205,7 @@ def test_job_is_not_begun_before_redis_knows_of_the_claim(
     bench.worker.restart(limits={"save": 1})
     first, second = bench.submit("wait-1"), bench.submit("wait-2")
     wait_until(bench.worker.engine_starts)
-    wait_until(lambda: not bench.redis.llen(f"host.{bench.worker.host}"))
+    bench.wait_heard(second)
     redis_server.kill()
     try:
         bench.worker.say_go()
@@ -225,7 +225,7 @@ def test_worker_that_ends_before_redis_is_back_leaves_the_claim_to_the_next(
     bench.submit("wait-1")
     second = bench.submit("wait-2")
     wait_until(bench.worker.engine_starts)
-    wait_until(lambda: not bench.redis.llen(f"host.{bench.worker.host}"))
+    bench.wait_heard(second)
     redis_server.kill()
     try:
         bench.worker.say_go()

@@ -2,9 +2,7 @@
 
 import json
 import signal
-import sqlite3
 from collections.abc import Callable
-from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,7 +11,7 @@ import pytest
 from engine.errors import WrongStateError
 from tasks.broker import drain_key, first_queue_name, queue_name
 from tasks.cancel import Answer, cancel_jobs
-from tasks.catalog import JobView, models, queries
+from tasks.catalog import models, queries
 from tasks.doorbell import ring_doorbells
 from tasks.drain import drain_host, repeat_drains
 from tasks.retry import retry_job, ring_due
@@ -31,17 +29,6 @@ def bench(known_bench: Any) -> Any:
 def restore(bench: Any, number: int) -> Any:
     """Submit a restore of an image of its own."""
     return bench.submit(None, "restore", path=f"/srv/store/point-{number}")
-
-
-def wait_heard(bench: Any, wait_until: Callable[..., Any], *jobs: JobView) -> None:
-    """Wait until the jobs wait on the host itself; what only left its queue may not be journaled yet."""
-    ids = {job.job_id for job in jobs}
-
-    def waiting() -> set[str]:
-        with closing(sqlite3.connect(bench.worker.folder / "state" / "journal.sqlite")) as journal:
-            return {job_id for (job_id,) in journal.execute("SELECT job_id FROM waiting")}
-
-    wait_until(lambda: ids <= waiting(), what="jobs that wait in the journal")
 
 
 def drain(bench: Any, *, on: bool = True) -> None:
@@ -73,9 +60,9 @@ def test_restore_overtakes_saves_that_wait_on_the_host(bench: Any, wait_until: C
     first = bench.submit("wait-1")
     wait_until(bench.worker.engine_starts)
     saves = [bench.submit(f"web-{number}") for number in range(3)]
-    wait_heard(bench, wait_until, *saves)
+    bench.wait_heard(*saves)
     late = restore(bench, 0)
-    wait_heard(bench, wait_until, late)
+    bench.wait_heard(late)
 
     bench.worker.say_go()
 
@@ -89,7 +76,7 @@ def test_limit_of_one_operation_holds_up_no_other(bench: Any, wait_until: Callab
     bench.worker.restart(parallel=3, limits={"save": 1})
     first, second = bench.submit("wait-1"), bench.submit("wait-2")
     wait_until(bench.worker.engine_starts)
-    wait_heard(bench, wait_until, second)
+    bench.wait_heard(second)
     other = bench.submit("web-3", "dump", to="/srv/store/core")
     back = restore(bench, 0)
     assert bench.end_of(other).state is JobState.SUCCEEDED
@@ -109,7 +96,7 @@ def test_waiting_job_survives_the_worker(bench: Any, wait_until: Callable[..., A
     bench.worker.restart(limits={"save": 1})
     first, second = bench.submit("wait-1"), bench.submit("wait-2")
     wait_until(bench.worker.engine_starts)
-    wait_heard(bench, wait_until, second)
+    bench.wait_heard(second)
     bench.worker.end(signal.SIGKILL)
 
     bench.worker.start()
@@ -126,7 +113,7 @@ def test_drained_host_finishes_and_takes_no_more(bench: Any, wait_until: Callabl
     drain(bench)
     wait_until(lambda: any(line["event"] == "host drains" for line in bench.worker.log_lines()))
     waiting = bench.submit("web-2")
-    wait_heard(bench, wait_until, waiting)
+    bench.wait_heard(waiting)
     bench.worker.say_go()
     assert bench.end_of(running).state is JobState.SUCCEEDED
     assert bench.worker.end(signal.SIGTERM) == 0
