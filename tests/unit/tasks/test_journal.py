@@ -127,6 +127,7 @@ def test_attempt_is_claimed_once_and_a_lower_one_never_after_a_higher(
     assert not journal.claim(second), "the first has not ended"
     journal.record_start(first.job_id, pid=1, start_ticks=1)
     journal.record_state(first.job_id, JobState.FAILED, reason="busy")
+    assert not journal.claim(first), "it has ended, and is not done again"
     assert not journal.hear(first)
     assert journal.hear(third)
     assert not journal.hear(third)
