@@ -5,8 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from celery import Celery
+
+from tasks.app import make_app
 from tasks.catalog import Catalog, JobView, models, queries
 from tasks.catalog.apply import apply_event
+from tasks.config import Settings
 from tasks.host_event import EventKind, HostEvent
 from tasks.states import JobState
 
@@ -77,3 +81,32 @@ def one(catalog: Catalog, job_id: str = "j1") -> JobView:
     job = queries.find_job(catalog, job_id)
     assert job is not None
     return job
+
+
+def add_two_hosts(catalog: Catalog) -> None:
+    """Add alpha and beta with their domains, `both` on each, and an image of db-1."""
+    with catalog.write() as session:
+        session.add_all(models.Host(name=name) for name in ("alpha", "beta"))
+        session.flush()
+        for host, names in (("alpha", ("web-1", "web-2", "both")), ("beta", ("db-1", "both"))):
+            session.add_all(
+                models.Domain(
+                    host=host, uuid=f"{host}-{name}", name=name, state="running", memory_bytes=1,
+                    persistent=True, has_managed_save=False, tags=[], seen_at=T0,
+                )
+                for name in names
+            )  # fmt: skip
+        session.add(
+            models.RestorePoint(
+                host="beta", path="/s/p", domain_name="db-1", domain_uuid="beta-db-1", size_bytes=1,
+                taken_at=T0,
+            )
+        )  # fmt: skip
+
+
+def make_unheard_app(settings: Settings) -> Celery:
+    """Return an application that tries its broker once: nobody is there."""
+    app = make_app(settings)
+    app.conf.task_publish_retry = False
+    app.conf.broker_transport_options |= {"max_retries": 1}
+    return app

@@ -3,7 +3,7 @@
 import json
 import threading
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy import func, select
 
 from tasks.access import OperatorSettings, RoleSettings
-from tasks.app import make_app
 from tasks.catalog import Catalog, SubmissionView, models, open_catalog, queries
 from tasks.client import make_submission, sign_submission
 from tasks.config import Settings
@@ -23,8 +22,9 @@ from tasks.keys import SigningKey, generate_key
 from tasks.locate import DomainRef
 from tasks.states import JobState
 from tasks.submission import Submission
+from tests.contract.catalog_scene import T0 as NOW
+from tests.contract.catalog_scene import add_two_hosts, make_unheard_app
 
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ALICE, BOB, OLD = generate_key("alice"), generate_key("bob"), generate_key("old")
 SETTINGS = Settings(
     broker_url="redis://127.0.0.1:1/0",
@@ -43,9 +43,7 @@ SETTINGS = Settings(
 @pytest.fixture(scope="module")
 def app() -> Iterator[Celery]:
     """Give an application whose broker is not there."""
-    made = make_app(SETTINGS)
-    made.conf.task_publish_retry = False
-    made.conf.broker_transport_options |= {"max_retries": 1}
+    made = make_unheard_app(SETTINGS)
     yield made
     made.close()
 
@@ -54,23 +52,7 @@ def app() -> Iterator[Celery]:
 def catalog(tmp_path: Path) -> Iterator[Catalog]:
     """Give a catalog with two hosts and an image of db-1."""
     with open_catalog(f"sqlite:///{tmp_path}/c.sqlite") as opened:
-        with opened.write() as session:
-            session.add_all(models.Host(name=name) for name in ("alpha", "beta"))
-            session.flush()
-            for host, names in (("alpha", ("web-1", "web-2", "both")), ("beta", ("db-1", "both"))):
-                session.add_all(
-                    models.Domain(
-                        host=host, uuid=f"{host}-{name}", name=name, state="running", memory_bytes=1,
-                        persistent=True, has_managed_save=False, tags=[], seen_at=NOW,
-                    )
-                    for name in names
-                )  # fmt: skip
-            session.add(
-                models.RestorePoint(
-                    host="beta", path="/s/p", domain_name="db-1", domain_uuid="beta-db-1", size_bytes=1,
-                    taken_at=NOW,
-                )
-            )  # fmt: skip
+        add_two_hosts(opened)
         yield opened
 
 

@@ -1,29 +1,24 @@
 """Submission against the catalog; the broker is a closed port, so every doorbell fails."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from celery import Celery
 
 from engine.errors import DomainBusyError, EngineError, NoDomainError
-from tasks.app import make_app
-from tasks.catalog import Catalog, models, open_catalog, queries
+from tasks.catalog import Catalog, open_catalog, queries
 from tasks.config import Settings
 from tasks.errors import BrokerError, UsageError
 from tasks.states import JobState
 from tasks.submit import DomainRef, submit
-
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
+from tests.contract.catalog_scene import add_two_hosts, make_unheard_app
 
 
 @pytest.fixture(scope="module")
 def app() -> Iterator[Celery]:
     """Give an application whose broker is not there."""
-    made = make_app(Settings(broker_url="redis://127.0.0.1:1/0"))
-    made.conf.task_publish_retry = False
-    made.conf.broker_transport_options |= {"max_retries": 1}
+    made = make_unheard_app(Settings(broker_url="redis://127.0.0.1:1/0"))
     yield made
     made.close()
 
@@ -32,27 +27,7 @@ def app() -> Iterator[Celery]:
 def catalog(url: str) -> Iterator[Catalog]:
     """Give a catalog with two hosts: `both` is on each, the others on one."""
     with open_catalog(url) as opened:
-        with opened.write() as session:
-            session.add_all(models.Host(name=name) for name in ("alpha", "beta"))
-            session.flush()
-            for host, names in (("alpha", ("web-1", "web-2", "both")), ("beta", ("db-1", "both"))):
-                session.add_all(
-                    models.Domain(
-                        host=host, uuid=f"{host}-{name}", name=name, state="running", memory_bytes=1,
-                        persistent=True, has_managed_save=False, tags=[], seen_at=NOW,
-                    )
-                    for name in names
-                )  # fmt: skip
-            session.add(
-                models.RestorePoint(
-                    host="beta",
-                    path="/s/p",
-                    domain_name="db-1",
-                    domain_uuid="beta-db-1",
-                    size_bytes=1,
-                    taken_at=NOW,
-                )
-            )
+        add_two_hosts(opened)
         yield opened
 
 

@@ -232,6 +232,20 @@ class Bench:
 
 
 @pytest.fixture
+def host() -> str:
+    """Give a host name that no other test uses."""
+    return f"h{uuid4().hex[:8]}"
+
+
+@pytest.fixture
+def redis(redis_server: RedisServer) -> Iterator[Redis]:
+    """Give a client of a running server."""
+    redis_server.start()
+    with open_redis(redis_server.url, client_name="test") as client:
+        yield client
+
+
+@pytest.fixture
 def bench(tmp_path: Path, redis_server: RedisServer) -> Iterator[Bench]:
     """Give a worker that consumes, with the rights of its host alone, its broker and an empty catalog."""
     redis_server.start()

@@ -30,20 +30,6 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
-def host() -> str:
-    """Give a host name that no other test uses."""
-    return f"h{uuid4().hex[:8]}"
-
-
-@pytest.fixture
-def redis(redis_server: RedisServer) -> Iterator[Redis]:
-    """Give a client of a running server."""
-    redis_server.start()
-    with open_redis(redis_server.url, client_name="test") as client:
-        yield client
-
-
-@pytest.fixture
 def catalog(tmp_path: Path) -> Iterator[Catalog]:
     """Give an empty catalog."""
     with open_catalog(f"sqlite:///{tmp_path}/c.sqlite") as opened:

@@ -1,7 +1,6 @@
 """The transport that takes doorbells, on a real Redis."""
 
 from collections.abc import Iterator
-from uuid import uuid4
 
 import pytest
 from kombu import Connection, Consumer, Queue
@@ -9,24 +8,9 @@ from redis import Redis
 
 from cli.sandbox import RedisServer
 from tasks.app import make_app
-from tasks.broker import open_redis
 from tasks.config import HostSettings, Settings
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture
-def host() -> str:
-    """Give a host name that no other test uses."""
-    return f"h{uuid4().hex[:8]}"
-
-
-@pytest.fixture
-def redis(redis_server: RedisServer) -> Iterator[Redis]:
-    """Give a client of a running server."""
-    redis_server.start()
-    with open_redis(redis_server.url, client_name="test") as client:
-        yield client
 
 
 @pytest.fixture
